@@ -1,0 +1,85 @@
+package main
+
+// This file holds how a pipeline file is found, read, and reported on.
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/pipe-runner/pipe/pipeline"
+)
+
+// defaultFile is what is run where no file is named.
+const defaultFile = "pipe.yaml"
+
+// splitFile takes the file from the arguments before the "--". A first
+// argument that is neither a path nor an existing file is a step of pipe.yaml.
+func splitFile(args []string) (file string, rest []string) {
+	if len(args) == 0 {
+		return defaultFile, nil
+	}
+	first := args[0]
+	if first == "-" || strings.ContainsRune(first, '/') || strings.HasSuffix(first, ".yaml") || strings.HasSuffix(first, ".yml") {
+		return first, args[1:]
+	}
+	if info, err := os.Stat(first); err == nil && !info.IsDir() {
+		return first, args[1:]
+	}
+	return defaultFile, args
+}
+
+// load reads and checks a file; what is wrong is written to stderr.
+func load(file string) (*pipeline.Pipeline, error) {
+	src, err := read(file)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
+		return nil, exitError(2)
+	}
+	name := file
+	if file == "-" {
+		name = "stdin"
+	}
+	p, err := pipeline.Parse(name, src)
+	if err == nil {
+		return p, nil
+	}
+	var errs pipeline.Errors
+	if errors.As(err, &errs) {
+		errs.Render(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())))
+	} else {
+		fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
+	}
+	return nil, exitError(2)
+}
+
+// read reads a regular file, or stdin; never one without an end.
+func read(file string) ([]byte, error) {
+	f := os.Stdin
+	if file != "-" {
+		info, err := os.Stat(file)
+		switch {
+		case errors.Is(err, os.ErrNotExist) && file == defaultFile:
+			return nil, fmt.Errorf("there is no %s here; name a file, as in: pipe run FILE", defaultFile)
+		case errors.Is(err, os.ErrNotExist):
+			return nil, fmt.Errorf("%s: no such file", file)
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", file, errors.Unwrap(err))
+		case !info.Mode().IsRegular():
+			return nil, fmt.Errorf("%s is not a regular file; to read a pipeline from a pipe, write - for stdin", file)
+		}
+		if f, err = os.Open(file); err != nil { //nolint:gosec // the file that the user names
+			return nil, fmt.Errorf("%s: %w", file, errors.Unwrap(err))
+		}
+		defer f.Close()
+	}
+	src, err := io.ReadAll(io.LimitReader(f, pipeline.MaxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return src, nil
+}

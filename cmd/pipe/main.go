@@ -1,0 +1,59 @@
+// Command pipe runs pipelines of processes that are declared in YAML.
+package main
+
+// This file holds the start of the program and its exit status.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set when a release is built, by -ldflags "-X main.version=…".
+var version = "0.1.0-dev"
+
+// exitError carries the exit status of a command that has already said why.
+type exitError int
+
+// Error returns the status in words.
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is the program without its exit.
+func run(args []string) int {
+	root := &cobra.Command{
+		Use:           "pipe",
+		Short:         "Run pipelines of processes declared in YAML",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(runCommand(), checkCommand(), versionCommand())
+	root.SetArgs(args)
+	err := root.Execute()
+	var code exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	}
+	fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
+	return 2
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(c.OutOrStdout(), "pipe", version)
+			return err
+		},
+	}
+}

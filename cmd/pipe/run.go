@@ -1,0 +1,277 @@
+package main
+
+// This file holds pipe run.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner"
+	"github.com/pipe-runner/pipe/runner/guard"
+	"github.com/pipe-runner/pipe/runner/report"
+)
+
+type runFlags struct {
+	params    []string
+	dir       string
+	parallel  int
+	keepGoing bool
+	dryRun    bool
+	output    string
+}
+
+func runCommand() *cobra.Command {
+	f := &runFlags{}
+	c := &cobra.Command{
+		Use:   "run [FILE] [STEP]… [-- ARG…]",
+		Short: "Run a pipeline",
+		Long: `Run a pipeline: FILE (pipe.yaml without one; - is stdin), or only the named
+steps and what they take. What follows -- is the list args of the pipeline.
+
+The exit status is 0 if all went well, and else that of the step that failed
+first: its exit code, 128+N for signal N, 124 for a timeout, 127 for a program
+that was not found, 126 for one that could not be started. 130 and 143 mean
+interrupted and terminated; 2 means that the file, a parameter or the command
+line is wrong and nothing was started.`,
+		Example: `  pipe run                           every step of pipe.yaml
+  pipe run build.yaml -p target=arm64
+  pipe run test lint                 two steps of pipe.yaml and what they need
+  pipe run build.yaml --help         the parameters of a file`,
+		RunE: func(c *cobra.Command, args []string) error {
+			named, rest := args, []string(nil)
+			if at := c.ArgsLenAtDash(); at >= 0 {
+				named, rest = args[:at], args[at:]
+			}
+			file, steps := splitFile(named)
+			return f.run(c, file, steps, rest)
+		},
+	}
+	fl := c.Flags()
+	fl.StringArrayVarP(&f.params, "param", "p", nil, "give a parameter, as NAME=VALUE; repeat it for a list")
+	fl.StringVarP(&f.dir, "directory", "C", "", "change to this folder first")
+	fl.IntVarP(&f.parallel, "jobs", "j", 0, "processes at once in async mode; 0 is no limit (default: the file's, or one for each CPU)")
+	fl.BoolVarP(&f.keepGoing, "keep-going", "k", false, "after a failure go on with what does not need the failed step")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would be run, and run nothing")
+	fl.StringVar(&f.output, "output", "auto", "how lines of output begin: prefix (the step's name), plain, or auto (prefix in async mode)")
+	help := c.HelpFunc()
+	c.SetHelpFunc(func(c *cobra.Command, args []string) {
+		if file := helpFile(args); file != "" {
+			if p, err := load(file); err == nil {
+				paramHelp(c, p)
+			}
+			return
+		}
+		help(c, args)
+	})
+	return c
+}
+
+// helpFile returns the file of "pipe run FILE --help", or "".
+func helpFile(args []string) string {
+	for i, a := range args {
+		if a == "--" {
+			break
+		}
+		if strings.HasPrefix(a, "-") && a != "-" || i == 0 && a == "run" {
+			continue
+		}
+		if file, rest := splitFile([]string{a}); len(rest) == 0 && file != "-" {
+			return file
+		}
+	}
+	return ""
+}
+
+// paramHelp prints what a file is for and which parameters it has.
+func paramHelp(c *cobra.Command, p *pipeline.Pipeline) {
+	out := c.OutOrStdout()
+	name := p.Name
+	if name == "" {
+		name = p.File
+	}
+	fmt.Fprintln(out, name)
+	if p.Description != "" {
+		fmt.Fprintf(out, "\n%s\n", strings.TrimSpace(p.Description))
+	}
+	fmt.Fprintf(out, "\nUsage:\n  pipe run %s [-p NAME=VALUE]… [STEP]… [-- ARG…]\n", p.File)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	if len(p.Params) > 0 {
+		fmt.Fprintf(w, "\nParameters:\n")
+	}
+	for _, prm := range p.Params {
+		note := "must be given"
+		if prm.Default != nil {
+			text, _ := pipeline.Text(prm.Default)
+			note = fmt.Sprintf("default %q", text)
+		}
+		if len(prm.Enum) > 0 {
+			note += "; one of " + strings.Join(prm.Enum, ", ")
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\t(%s)\n", prm.Name, prm.Type, prm.Help, note)
+	}
+	fmt.Fprintf(w, "\nSteps:\n")
+	for i, s := range p.Steps {
+		fmt.Fprintf(w, "  %s\t%s\n", p.Label(i), s.Help)
+	}
+	_ = w.Flush()
+}
+
+// parseParams turns NAME=VALUE words into the values of each name.
+func parseParams(words []string) (map[string][]string, error) {
+	out := map[string][]string{}
+	for _, w := range words {
+		name, value, ok := strings.Cut(w, "=")
+		if !ok {
+			return nil, fmt.Errorf("-p %s: expected NAME=VALUE", w)
+		}
+		out[name] = append(out[name], value)
+	}
+	return out, nil
+}
+
+func (f *runFlags) run(c *cobra.Command, file string, steps, args []string) error {
+	if f.output != "auto" && f.output != "prefix" && f.output != "plain" {
+		return fmt.Errorf("--output %s: expected auto, prefix or plain", f.output)
+	}
+	if f.parallel < 0 {
+		return fmt.Errorf("-j %d: expected 0 (no limit) or more", f.parallel)
+	}
+	if f.dir != "" {
+		if err := os.Chdir(f.dir); err != nil {
+			return fmt.Errorf("-C %s: %w", f.dir, errors.Unwrap(err))
+		}
+	}
+	params, err := parseParams(f.params)
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		return f.printPlan(c, file, steps, params)
+	}
+	// Before anything else, because it starts this program anew.
+	g, err := guard.Enter()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "pipe: warning: %v\n", err)
+	}
+	p, err := load(file)
+	if err != nil {
+		return err
+	}
+	r := &runner.Runner{Params: params, Args: args, KeepGoing: f.keepGoing, Steps: steps}
+	if g != nil {
+		r.Engine = runner.Local{Tree: g}
+	}
+	if c.Flags().Changed("jobs") {
+		r.MaxParallel = &f.parallel
+	}
+	return f.execute(r, p, g)
+}
+
+// execute runs the pipeline and shows what happens.
+func (f *runFlags) execute(r *runner.Runner, p *pipeline.Pipeline, g *guard.Guard) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	defer forwardSignals(cancel)()
+	console := &report.Console{
+		Out: os.Stdout, Err: os.Stderr,
+		Prefix: f.output == "prefix" || f.output == "auto" && p.Mode == pipeline.Async,
+		Color:  colors(os.Stderr),
+	}
+	var broken error
+	var once sync.Once
+	console.Fail = func(err error) {
+		once.Do(func() {
+			broken = fmt.Errorf("cannot write to stdout: %w", errors.Unwrap(err))
+			cancel(broken)
+		})
+	}
+	r.Sink = console.Event
+	res, err := r.Run(ctx, p)
+	if err != nil {
+		for _, line := range strings.Split(err.Error(), "\n") {
+			fmt.Fprintf(os.Stderr, "pipe: %s\n", line)
+		}
+		return exitError(2)
+	}
+	defer res.Close()
+	if g != nil {
+		if left := g.EndOrphans(5 * time.Second); len(left) > 0 {
+			fmt.Fprintf(os.Stderr, "pipe: warning: processes that left their step were ended with the run: %s\n", strings.Join(left, ", "))
+		}
+	}
+	console.Summary(p, res)
+	if res.ExitCode != 0 {
+		return exitError(res.ExitCode)
+	}
+	return nil
+}
+
+// forwardSignals makes signals end the run: the first one is handed on, a
+// second one kills at once. It returns what undoes it.
+func forwardSignals(cancel context.CancelCauseFunc) func() {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	again := make(chan struct{})
+	stop := make(chan struct{})
+	go func() {
+		count := 0
+		for {
+			select {
+			case s := <-signals:
+				count++
+				sig, _ := s.(syscall.Signal)
+				switch count {
+				case 1:
+					cancel(&runner.Interrupt{Signal: sig, Again: again})
+				case 2:
+					close(again)
+				}
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(signals); close(stop) }
+}
+
+// colors reports whether escape codes may be written to a file.
+func colors(f *os.File) bool {
+	if os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || os.Getenv("TERM") == "" {
+		return false
+	}
+	return term.IsTerminal(int(f.Fd()))
+}
+
+// printPlan prints the steps in the order in which they would be decided on.
+func (f *runFlags) printPlan(c *cobra.Command, file string, steps []string, params map[string][]string) error {
+	p, err := load(file)
+	if err != nil {
+		return err
+	}
+	r := &runner.Runner{Params: params, Steps: steps}
+	plan, err := r.Plan(p)
+	if err != nil {
+		for _, line := range strings.Split(err.Error(), "\n") {
+			fmt.Fprintf(os.Stderr, "pipe: %s\n", line)
+		}
+		return exitError(2)
+	}
+	for _, line := range plan {
+		if _, err := fmt.Fprintln(c.OutOrStdout(), line); err != nil {
+			return err
+		}
+	}
+	return nil
+}

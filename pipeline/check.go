@@ -1,0 +1,335 @@
+package pipeline
+
+// This file holds the checks that need the whole pipeline: names, references,
+// and what contradicts itself. They hold for YAML and Go alike.
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Check reports everything that is wrong in a pipeline built in Go, as
+// [Errors], or nil. It must have been called before the pipeline is run; a
+// pipeline from [Parse] has been checked already.
+func (p *Pipeline) Check() error {
+	if p.index != nil {
+		return nil
+	}
+	c := &checker{p: p, report: report{file: p.File, lines: p.lines}}
+	c.run()
+	if err := c.err(); err != nil {
+		p.index = nil
+		return err
+	}
+	return nil
+}
+
+type checker struct {
+	report
+	p          *Pipeline
+	params     map[string]bool
+	paramNames []string
+}
+
+var (
+	namePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
+	varPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+func (c *checker) run() {
+	c.declare()
+	c.scope(c.p.Scope)
+	for _, s := range c.p.Steps {
+		c.step(s)
+	}
+	for _, o := range c.p.Outputs {
+		c.identifier(o.Pos, "output", o.Name)
+		o.Expr.compile(c)
+	}
+	if len(c.p.Steps) == 0 && len(c.errs) == 0 {
+		c.add(Pos{}, "the pipeline has no steps; add some, as in\n  steps:\n    - spawn: [echo, hello]")
+	}
+	if len(c.errs) == 0 {
+		c.p.graph = c.graph()
+	}
+}
+
+// declare collects the names that may be referred to.
+func (c *checker) declare() {
+	c.params = map[string]bool{}
+	for _, prm := range c.p.Params {
+		c.identifier(prm.Pos, "parameter", prm.Name)
+		if c.params[prm.Name] {
+			c.add(prm.Pos, "parameter %q is declared twice", prm.Name)
+		}
+		c.params[prm.Name] = true
+		c.paramNames = append(c.paramNames, prm.Name)
+		c.param(prm)
+	}
+	c.p.index = make(map[string]int, len(c.p.Steps))
+	folded := map[string]string{}
+	for i, s := range c.p.Steps {
+		if s.Name == "" {
+			continue
+		}
+		c.identifier(s.Pos, "step", s.Name)
+		if first, ok := c.p.index[s.Name]; ok {
+			c.add(s.Pos, "the name %q is taken already by the step in line %d; names are unique", s.Name, c.p.Steps[first].Pos.Line)
+			continue
+		}
+		low := strings.ToLower(s.Name)
+		if other, ok := folded[low]; ok {
+			c.add(s.Pos, "the names %q and %q differ in case only; on some systems they would be the same file", other, s.Name)
+		}
+		folded[low] = s.Name
+		c.p.index[s.Name] = i
+	}
+}
+
+func (c *checker) identifier(at Pos, what, name string) {
+	if !namePattern.MatchString(name) || len(name) > 100 {
+		c.add(at, "the name of a %s has letters, digits, _ and -, and begins with a letter or _ (at most 100): %.120q has not", what, name)
+	}
+}
+
+func (c *checker) stepNames() []string {
+	var out []string
+	for _, s := range c.p.Steps {
+		if s.Name != "" {
+			out = append(out, s.Name)
+		}
+	}
+	return out
+}
+
+func (c *checker) param(prm *Param) {
+	if prm.Pattern != "" {
+		re, err := regexp.Compile(`^(?:` + prm.Pattern + `)$`)
+		if err != nil {
+			c.add(prm.Pos, "the pattern of parameter %s is not a regular expression: %s", prm.Name, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+			return
+		}
+		prm.match = re.MatchString
+	}
+	if prm.Default == nil {
+		return
+	}
+	if err := prm.check(prm.Default); err != nil {
+		c.add(prm.Pos, "default of %s: %s", prm.Name, err)
+	}
+}
+
+func (c *checker) template(t Template) {
+	if t.tmpl == nil {
+		if strings.ContainsRune(t.src, 0) {
+			c.add(Pos{}, "NUL byte in %q", t.src)
+		}
+		return
+	}
+	for _, e := range t.tmpl.exprs {
+		if e.prog == nil {
+			e.compile(c)
+		}
+	}
+}
+
+func (c *checker) scope(s *Scope) {
+	if s == nil {
+		return
+	}
+	c.template(s.Cwd)
+	seen := map[string]bool{}
+	for _, v := range s.Env {
+		c.variable(v.Pos, v.Name)
+		if seen[v.Name] {
+			c.add(v.Pos, "variable %s is given twice", v.Name)
+		}
+		seen[v.Name] = true
+		c.template(v.Value)
+	}
+	for _, f := range s.EnvFile {
+		c.template(f)
+	}
+	for _, u := range s.Unset {
+		c.variable(Pos{}, u)
+	}
+}
+
+func (c *checker) variable(at Pos, name string) {
+	switch {
+	case name == "":
+		c.add(at, "a variable's name is empty")
+	case strings.ContainsAny(name, "=\x00"):
+		c.add(at, "%q is not a variable's name: it holds a = or NUL", name)
+	}
+}
+
+func (c *checker) step(s *Step) {
+	if len(s.Stages) == 0 {
+		if len(c.errs) == 0 {
+			c.add(s.Pos, "step %s has no stages", s.Name)
+		}
+		return
+	}
+	c.scope(s.Scope)
+	if s.If != nil {
+		s.If.cond = true
+		s.If.compile(c)
+	}
+	last := len(s.Stages) - 1
+	for i, st := range s.Stages {
+		if st.Action == Tee && i == 0 {
+			c.add(st.Pos, "a pipe cannot begin with a tee: there is no stream yet")
+		}
+		c.stage(s, st, i < last)
+	}
+	if s.IdleTimeout > 0 && !c.watched(s) {
+		c.add(s.Pos, "idleTimeout counts from the last byte of output that passes through the runner, but neither stdout nor stderr of the step is a pipe")
+	}
+	if c.p.Mode == Sync && s.Sync {
+		c.add(s.Pos, "sync: true has a meaning in mode: async only; here each step waits for the one before it anyway")
+	}
+}
+
+// watched reports whether any output of the step passes through the runner.
+func (c *checker) watched(s *Step) bool {
+	for i, st := range s.Stages {
+		if st.Action == Tee {
+			continue
+		}
+		if st.Stderr.Kind == StdioDefault || st.Stderr.Kind == StdioPipe || i == len(s.Stages)-1 && (st.Stdout.Kind == StdioDefault || st.Stdout.Kind == StdioPipe) {
+			return true
+		}
+	}
+	return false
+}
+
+// stage checks one stage; middle tells that a later stage reads its stdout.
+func (c *checker) stage(s *Step, st *Stage, middle bool) {
+	c.scope(st.Scope)
+	if st.Action == Tee {
+		for _, b := range st.Tee {
+			if b.File != nil {
+				c.template(b.File.File)
+			}
+			for i, bs := range b.Chain {
+				if bs.Action == Tee {
+					c.add(bs.Pos, "a tee inside a branch of a tee; list its branches in the outer one")
+					continue
+				}
+				if bs.Stdin.Kind != StdioDefault || !bs.Input.IsZero() {
+					c.add(bs.Pos, "stdin of a branch is the stream of the tee")
+				}
+				c.stage(s, bs, i < len(b.Chain)-1)
+			}
+		}
+		return
+	}
+	for _, a := range st.Args {
+		c.template(a)
+	}
+	if len(st.Args) > 0 && st.Args[0].IsZero() {
+		c.add(st.Pos, "the program's name is empty")
+	}
+	c.template(st.Argv0)
+	c.template(st.Input)
+	for _, io := range append([]Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...) {
+		c.template(io.File)
+	}
+	if middle && st.Stdout.Kind != StdioDefault {
+		c.add(st.Stdout.Pos, "stdout of a stage that is not the last is the pipe to the next stage")
+	}
+	if !st.Input.IsZero() && st.Stdin.Kind != StdioDefault {
+		c.add(st.Stdin.Pos, "stdin and input contradict each other: input is what the child reads")
+	}
+	if st.Argv0.src != "" && st.UsesShell() {
+		c.add(st.Pos, "argv0 is for a program; a shell is given the text")
+	}
+	if !st.Buffered() && (st.MaxBuffer != nil || st.OnOverflow != Spill) {
+		c.add(st.Pos, "maxBuffer and onOverflow are for exec and execFile: spawn keeps no output")
+	}
+	c.shell(s, st)
+}
+
+// levels returns the settings that hold for a stage, outermost first.
+func (p *Pipeline) levels(s *Step, st *Stage) []*Scope {
+	return []*Scope{p.Scope, s.Scope, st.Scope}
+}
+
+// shell checks what a stage's shell is and what it is given.
+func (c *checker) shell(s *Step, st *Stage) {
+	own := ""
+	var at Pos
+	for _, lv := range []*Scope{s.Scope, st.Scope} {
+		if lv != nil && lv.Shell != "" {
+			own, at = lv.Shell, lv.ShellPos
+		}
+	}
+	if !st.UsesShell() {
+		if own != "" && st.Scope != nil && st.Scope.Shell != "" {
+			c.add(at, "%s with a list runs no shell; write the command as text, as in %s: \"%s\"", st.Action, map[Action]string{Spawn: "spawn", ExecFile: "exec"}[st.Action], argsText(st.Args))
+		}
+		return
+	}
+	if st.Action == Spawn && own == "" {
+		c.add(st.Pos, "spawn takes a list, program first, as in %s; for text that a shell reads add shell: true, or use exec", flowList(st.Text))
+		return
+	}
+	o := c.p.Options(s, st)
+	if o.Shell == ShellBuiltin {
+		c.builtinText(st, o)
+		return
+	}
+	if len(st.Text) > maxArg {
+		c.add(st.Pos, "the shell text has %d bytes; a shell of the system takes at most %d; put it into a file", len(st.Text), maxArg)
+	}
+	if lacksPipefail(o.Shell) && o.setGiven {
+		for _, name := range o.Set {
+			if name == "pipefail" {
+				c.add(o.setPos, "%s has no option pipefail; leave it out, or write shell: bash", o.Shell)
+			}
+		}
+	}
+}
+
+// maxArg is the kernel's limit for one argument, without its NUL.
+const maxArg = 128<<10 - 1
+
+func lacksPipefail(shell string) bool { return base(shell) == "dash" }
+
+func argsText(args []Template) string {
+	words := make([]string, len(args))
+	for i, a := range args {
+		words[i] = a.String()
+	}
+	return strings.Join(words, " ")
+}
+
+// signal reads a signal by name, with or without SIG, or by number.
+func (p *parser) signal(n *yaml.Node) syscall.Signal {
+	if !p.scalar(n, "a signal such as SIGTERM") {
+		return 0
+	}
+	sig, err := ParseSignal(n.Value)
+	if err != nil {
+		p.add(pos(n), "%s", err)
+	}
+	return sig
+}
+
+// ParseSignal returns the signal of that name (SIGTERM or TERM) or number.
+func ParseSignal(s string) (syscall.Signal, error) {
+	var num int
+	if _, err := fmt.Sscanf(s, "%d", &num); err == nil && fmt.Sprint(num) == s {
+		if num >= 1 && num <= 64 {
+			return syscall.Signal(num), nil
+		}
+	} else if sig := signalNum("SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")); sig != 0 {
+		return sig, nil
+	}
+	return 0, fmt.Errorf("unknown signal %q; expected a name such as SIGTERM or SIGINT", s)
+}

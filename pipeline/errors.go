@@ -1,0 +1,182 @@
+package pipeline
+
+// This file holds the errors of a pipeline file and how they are shown.
+
+import (
+	"fmt"
+	"io"
+	"sort"
+	"strings"
+	"unicode/utf8"
+)
+
+// Error is one thing that is wrong in a pipeline.
+type Error struct {
+	File string // "" for a pipeline built in Go
+	Pos  Pos
+	Msg  string // lower-case: what is wrong, what was expected, what to do
+	Line string // the source line at Pos, where it is known
+}
+
+// Error returns "file:line:col: message"; parts that are not known are left out.
+func (e *Error) Error() string {
+	switch {
+	case e.File == "" && !e.Pos.IsValid():
+		return "pipeline: " + e.Msg
+	case !e.Pos.IsValid():
+		return e.File + ": " + e.Msg
+	case e.Pos.Col <= 0:
+		return fmt.Sprintf("%s:%d: %s", e.File, e.Pos.Line, e.Msg)
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Pos.Line, e.Pos.Col, e.Msg)
+}
+
+// Errors are all errors of a pipeline, in the order of their places. It is
+// what [Parse] and [Pipeline.Check] return; it is never empty then.
+type Errors []*Error
+
+// Error returns one line for each error.
+func (es Errors) Error() string {
+	lines := make([]string, len(es))
+	for i, e := range es {
+		lines[i] = e.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the single errors.
+func (es Errors) Unwrap() []error {
+	out := make([]error, len(es))
+	for i, e := range es {
+		out[i] = e
+	}
+	return out
+}
+
+// maxShown is how many errors of one file are worth reading.
+const maxShown = 50
+
+// Render writes the errors to w, one line each; with carets also the source
+// line and a mark below the place, for reading on a terminal.
+func (es Errors) Render(w io.Writer, carets bool) {
+	for i, e := range es {
+		if i == maxShown {
+			fmt.Fprintf(w, "… and %d more errors\n", len(es)-i)
+			return
+		}
+		fmt.Fprintln(w, e.Error())
+		if !carets || e.Line == "" || e.Pos.Col <= 0 {
+			continue
+		}
+		// Tabs stay tabs in the padding, so that the caret stands below its
+		// character whatever the tab width of the terminal.
+		var pad strings.Builder
+		n := 1
+		for _, r := range e.Line {
+			if n >= e.Pos.Col {
+				break
+			}
+			if r == '\t' {
+				pad.WriteByte('\t')
+			} else {
+				pad.WriteByte(' ')
+			}
+			n++
+		}
+		fmt.Fprintf(w, "    %s\n    %s^\n", e.Line, pad.String())
+	}
+}
+
+// report collects errors of one file.
+type report struct {
+	file  string
+	lines [][]byte
+	errs  Errors
+}
+
+func (r *report) add(pos Pos, format string, args ...any) {
+	e := &Error{File: r.file, Pos: pos, Msg: fmt.Sprintf(format, args...)}
+	if pos.Line > 0 && pos.Line <= len(r.lines) {
+		line := r.lines[pos.Line-1]
+		if len(line) <= 400 && utf8.Valid(line) {
+			e.Line = strings.TrimRight(string(line), "\r\n")
+		}
+	}
+	r.errs = append(r.errs, e)
+}
+
+// err returns the collected errors in order of place, or nil.
+func (r *report) err() error {
+	if len(r.errs) == 0 {
+		return nil
+	}
+	sort.SliceStable(r.errs, func(i, j int) bool {
+		a, b := r.errs[i].Pos, r.errs[j].Pos
+		if a.Line != b.Line {
+			return a.Line < b.Line
+		}
+		return a.Col < b.Col
+	})
+	return r.errs
+}
+
+// nearest returns the known word that is most like the given one, or "" where
+// none is near enough to be what was meant.
+func nearest(word string, known []string) string {
+	best, bestDist := "", 1+len(word)/3
+	for _, k := range known {
+		if strings.EqualFold(word, k) {
+			return k
+		}
+		if d := editDistance(strings.ToLower(word), strings.ToLower(k), bestDist); d <= bestDist && (best == "" || d < bestDist) {
+			best, bestDist = k, d
+		}
+	}
+	return best
+}
+
+// editDistance is the optimal string alignment distance: insertions,
+// deletions, replacements and swaps of neighbours cost one each. It stops
+// counting past limit.
+func editDistance(a, b string, limit int) int {
+	if len(a)-len(b) > limit || len(b)-len(a) > limit {
+		return limit + 1
+	}
+	prev2 := make([]int, len(b)+1)
+	prev := make([]int, len(b)+1)
+	cur := make([]int, len(b)+1)
+	for j := range prev {
+		prev[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		cur[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			cur[j] = min(prev[j]+1, cur[j-1]+1, prev[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				cur[j] = min(cur[j], prev2[j-2]+1)
+			}
+		}
+		prev2, prev, cur = prev, cur, prev2
+	}
+	return prev[len(b)]
+}
+
+// didYouMean returns a clause to append to an error about an unknown word.
+func didYouMean(word string, known []string) string {
+	if n := nearest(word, known); n != "" {
+		return fmt.Sprintf("; did you mean %q?", n)
+	}
+	return ""
+}
+
+// alternatives joins words as in "a, b or c".
+func alternatives(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+}

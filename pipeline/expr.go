@@ -1,0 +1,569 @@
+package pipeline
+
+// This file holds expressions: ${{ … }} in strings, and their evaluation. The
+// language is expr-lang's; the names that exist in it are checked when a file
+// is loaded, so that a typo is found before anything starts.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/alessio/shellescape"
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/vm"
+)
+
+// maxExpr bounds the text of one expression, in bytes: the parser recurses.
+const maxExpr = 16 << 10
+
+// MaxStepOutput is how many bytes of a step's output an expression may read.
+const MaxStepOutput = 16 << 20
+
+// Template is a string that may hold expressions. The zero value is the empty
+// string, and counts as not set where a key may be left out.
+type Template struct {
+	src  string
+	tmpl *template // nil: src is the value
+}
+
+type template struct {
+	pos   Pos
+	lits  []string // one more than exprs
+	exprs []*Expr
+}
+
+// Expr is one expression. Its zero value is not valid; see [NewExpr].
+type Expr struct {
+	pos    Pos
+	src    string
+	prog   *vm.Program
+	steps  []string // the steps it reads
+	cond   bool     // an if: may call success() and its like
+	status bool     // calls one of those
+	always bool     // calls one that lets a step run after a failure
+}
+
+// Literal returns a template that stands for s itself, whatever s holds.
+func Literal(s string) Template { return Template{src: s} }
+
+// NewTemplate returns the template that s is when it stands in a file: text
+// with ${{ expressions }} in it. Errors are found by [Pipeline.Check].
+func NewTemplate(s string) Template {
+	t, err := parseTemplate(s, func(int) Pos { return Pos{} })
+	if err != nil { // kept, so that Check can report it
+		return Template{src: s, tmpl: &template{lits: []string{"", ""}, exprs: []*Expr{{src: err.msg}}}}
+	}
+	return t
+}
+
+// NewExpr returns an expression, with or without ${{ }} around it. Errors are
+// found by [Pipeline.Check].
+func NewExpr(s string) *Expr { return &Expr{src: stripBraces(s)} }
+
+// String returns the template as it was written.
+func (t Template) String() string { return t.src }
+
+// IsZero reports whether the template is empty, which is to say not set.
+func (t Template) IsZero() bool { return t.src == "" && t.tmpl == nil }
+
+// HasExpr reports whether the value depends on an expression.
+func (t Template) HasExpr() bool { return t.tmpl != nil }
+
+// String returns the expression as it was written, without ${{ }}.
+func (e *Expr) String() string { return e.src }
+
+// RunsAfterFailure reports whether the expression calls always(), failure() or
+// cancelled(), which make a step run where others no longer start.
+func (e *Expr) RunsAfterFailure() bool { return e != nil && e.always }
+
+// CallsStatus reports whether the expression calls success(), failure(),
+// always() or cancelled(); where it does not, it is ANDed with success().
+func (e *Expr) CallsStatus() bool { return e != nil && e.status }
+
+type templateError struct {
+	off int // byte offset in the string
+	msg string
+}
+
+// parseTemplate splits s at its ${{ … }}. place gives the position of the n-th
+// "${{" of s.
+func parseTemplate(s string, place func(n int) Pos) (Template, *templateError) {
+	if !strings.Contains(s, "${{") {
+		return Template{src: s}, nil
+	}
+	t := &template{}
+	var lit strings.Builder
+	rest, off := s, 0
+	for n := 0; ; n++ {
+		i := strings.Index(rest, "${{")
+		if i < 0 {
+			lit.WriteString(rest)
+			break
+		}
+		if i > 0 && rest[i-1] == '$' { // $${{ is a literal ${{
+			lit.WriteString(rest[:i-1])
+			lit.WriteString("${{")
+			off += i + 3
+			rest = rest[i+3:]
+			continue
+		}
+		lit.WriteString(rest[:i])
+		body := rest[i+3:]
+		end := exprEnd(body)
+		if end < 0 {
+			return Template{}, &templateError{n, "${{ has no closing }}; write $${{ for the three characters themselves"}
+		}
+		src := strings.TrimSpace(body[:end])
+		if src == "" {
+			return Template{}, &templateError{n, "${{ }} is empty; it takes an expression such as params.name"}
+		}
+		t.lits = append(t.lits, lit.String())
+		t.exprs = append(t.exprs, &Expr{pos: place(n), src: src})
+		lit.Reset()
+		off += i + 3 + end + 2
+		rest = body[end+2:]
+	}
+	if len(t.exprs) == 0 {
+		return Template{src: lit.String()}, nil
+	}
+	t.lits = append(t.lits, lit.String())
+	t.pos = t.exprs[0].pos
+	return Template{src: s, tmpl: t}, nil
+}
+
+// exprEnd finds the }} that ends an expression; one inside a string of the
+// expression, or that closes a map in it, does not count.
+func exprEnd(s string) int {
+	depth := 0
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; c {
+		case '"', '\'', '`':
+			for i++; i < len(s) && s[i] != c; i++ {
+				if s[i] == '\\' && c != '`' {
+					i++
+				}
+			}
+		case '{':
+			depth++
+		case '}':
+			if depth > 0 {
+				depth--
+			} else if i+1 < len(s) && s[i+1] == '}' {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// stripBraces takes the ${{ }} from around an expression that may have them.
+func stripBraces(s string) string {
+	t := strings.TrimSpace(s)
+	if strings.HasPrefix(t, "${{") {
+		if end := exprEnd(t[3:]); end >= 0 && strings.TrimSpace(t[3+end+2:]) == "" {
+			return strings.TrimSpace(t[3 : 3+end])
+		}
+	}
+	return t
+}
+
+// Vars are the values that expressions read. The zero value has none.
+type Vars struct {
+	Params   map[string]any
+	Args     []string
+	Env      map[string]string
+	Steps    func(name string) (map[string]any, error) // one finished step
+	Pipeline map[string]any
+	Dir      string // what glob is relative to
+	// What the four functions of an if return; nil outside of one.
+	Success, Failure, Cancelled func() bool
+}
+
+// statusFuncs are the functions that only an if may call.
+var statusFuncs = []string{"success", "failure", "always", "cancelled"}
+
+// roots are the names of values; functions are the names of our own functions.
+var (
+	roots     = []string{"params", "args", "env", "steps", "pipeline", "host"}
+	functions = []string{"lines", "fromJSON", "toJSON", "quote", "glob"}
+
+	pipelineFields = []string{"name", "file", "dir", "runId"}
+	hostFields     = []string{"os", "arch", "cpus"}
+	stepFields     = []string{"stdout", "stderr", "exitCode", "signal", "status", "reason", "duration", "stages"}
+)
+
+var hostValues = map[string]any{"os": runtime.GOOS, "arch": runtime.GOARCH, "cpus": runtime.NumCPU()}
+
+// env builds the map that expr-lang reads; steps are those the expression names.
+func (v *Vars) env(e *Expr) (map[string]any, error) {
+	m := map[string]any{
+		"params": v.Params, "args": v.Args, "env": v.Env, "pipeline": v.Pipeline, "host": hostValues,
+		"lines": exprLines,
+		"quote": exprQuote,
+		"glob":  func(pattern string) ([]string, error) { return exprGlob(v.Dir, pattern) },
+	}
+	steps := make(map[string]any, len(e.steps))
+	for _, name := range e.steps {
+		s, err := v.Steps(name)
+		if err != nil {
+			return nil, err
+		}
+		steps[name] = s
+	}
+	m["steps"] = steps
+	if e.cond {
+		m["success"], m["failure"], m["cancelled"] = v.Success, v.Failure, v.Cancelled
+		m["always"] = func() bool { return true }
+	}
+	return m, nil
+}
+
+func exprLines(text string) []string {
+	text = strings.TrimSuffix(text, "\n")
+	if text == "" {
+		return []string{}
+	}
+	lines := strings.Split(text, "\n")
+	for i, l := range lines {
+		lines[i] = strings.TrimSuffix(l, "\r")
+	}
+	return lines
+}
+
+func exprQuote(v any) (string, error) {
+	s, err := Text(v)
+	if err != nil {
+		return "", err
+	}
+	if strings.ContainsRune(s, 0) {
+		return "", errors.New("quote: the value holds a NUL byte, which no command line can")
+	}
+	return shellescape.Quote(s), nil
+}
+
+func exprGlob(dir, pattern string) ([]string, error) {
+	full := pattern
+	if !filepath.IsAbs(pattern) {
+		full = filepath.Join(escapeGlob(dir), pattern)
+	}
+	found, err := filepath.Glob(full)
+	if err != nil {
+		return nil, fmt.Errorf("glob: %q is not a pattern: %w", pattern, err)
+	}
+	for i, f := range found {
+		if !filepath.IsAbs(pattern) {
+			if rel, err := filepath.Rel(dir, f); err == nil {
+				found[i] = rel
+			}
+		}
+	}
+	sort.Strings(found)
+	if found == nil {
+		found = []string{}
+	}
+	return found, nil
+}
+
+func escapeGlob(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
+}
+
+// Text returns a value of an expression as it stands in text: strings as they
+// are, integers without exponent, bools as true and false, lists and maps as
+// JSON. A null is an error.
+func Text(v any) (string, error) {
+	switch v := v.(type) {
+	case nil:
+		return "", errors.New("the expression is null, which has no text")
+	case string:
+		return v, nil
+	case bool:
+		return strconv.FormatBool(v), nil
+	case int:
+		return strconv.Itoa(v), nil
+	case int64:
+		return strconv.FormatInt(v, 10), nil
+	case float64:
+		if v == math.Trunc(v) && math.Abs(v) < 1e15 {
+			return strconv.FormatFloat(v, 'f', -1, 64), nil
+		}
+		return strconv.FormatFloat(v, 'g', -1, 64), nil
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("the expression has no text: %w", err)
+	}
+	return string(b), nil
+}
+
+// Eval returns the value of the expression.
+func (e *Expr) Eval(v *Vars) (any, error) {
+	env, err := v.env(e)
+	if err != nil {
+		return nil, fmt.Errorf("${{ %s }}: %w", e.src, err)
+	}
+	out, err := expr.Run(e.prog, env)
+	if err != nil {
+		return nil, fmt.Errorf("${{ %s }}: %s", e.src, exprMessage(err))
+	}
+	return out, nil
+}
+
+// Bool returns the value of a condition; anything but a bool is an error.
+func (e *Expr) Bool(v *Vars) (bool, error) {
+	out, err := e.Eval(v)
+	if err != nil {
+		return false, err
+	}
+	b, ok := out.(bool)
+	if !ok {
+		return false, fmt.Errorf("${{ %s }}: is %T, expected true or false; compare it, as in x == \"…\"", e.src, out)
+	}
+	return b, nil
+}
+
+// Eval returns the text of the template. A NUL byte in it is an error.
+func (t Template) Eval(v *Vars) (string, error) {
+	if t.tmpl == nil {
+		return t.src, nil
+	}
+	var b strings.Builder
+	for i, e := range t.tmpl.exprs {
+		b.WriteString(t.tmpl.lits[i])
+		val, err := e.Eval(v)
+		if err != nil {
+			return "", err
+		}
+		s, err := Text(val)
+		if err != nil {
+			return "", fmt.Errorf("${{ %s }}: %w", e.src, err)
+		}
+		b.WriteString(s)
+	}
+	b.WriteString(t.tmpl.lits[len(t.tmpl.exprs)])
+	if strings.ContainsRune(b.String(), 0) {
+		return "", fmt.Errorf("%s: the value holds a NUL byte, which no argument, variable or path can", t.src)
+	}
+	return b.String(), nil
+}
+
+// EvalArgs returns the arguments that the template stands for: one, or, where
+// it is nothing but one expression with a list as value, as many as the list.
+func (t Template) EvalArgs(v *Vars) ([]string, error) {
+	if t.tmpl == nil || len(t.tmpl.exprs) != 1 || t.tmpl.lits[0] != "" || t.tmpl.lits[1] != "" {
+		s, err := t.Eval(v)
+		return []string{s}, err
+	}
+	val, err := t.tmpl.exprs[0].Eval(v)
+	if err != nil {
+		return nil, err
+	}
+	var items []any
+	switch val := val.(type) {
+	case []string:
+		for _, s := range val {
+			items = append(items, s)
+		}
+	case []any:
+		items = val
+	default:
+		items = []any{val}
+	}
+	out := make([]string, 0, len(items))
+	for _, it := range items {
+		s, err := Text(it)
+		if err == nil && strings.ContainsRune(s, 0) {
+			err = errors.New("the value holds a NUL byte, which no argument can")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.src, err)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// exprMessage takes the snippet that expr-lang appends from an error.
+func exprMessage(err error) string {
+	var fe *file.Error
+	if errors.As(err, &fe) {
+		return fe.Message
+	}
+	msg, _, _ := strings.Cut(err.Error(), "\n")
+	return msg
+}
+
+// compileEnv declares the names to the compiler; the values are prototypes.
+func compileEnv(cond bool) map[string]any {
+	m := map[string]any{
+		"params": map[string]any{}, "args": []string{}, "env": map[string]string{},
+		"steps": map[string]any{}, "pipeline": map[string]any{}, "host": hostValues,
+		"lines": exprLines, "quote": exprQuote,
+		"glob": func(string) ([]string, error) { return nil, nil },
+	}
+	if cond {
+		for _, f := range statusFuncs {
+			m[f] = func() bool { return false }
+		}
+	}
+	return m
+}
+
+// compile checks an expression against what the pipeline declares.
+func (e *Expr) compile(c *checker) {
+	if len(e.src) > maxExpr {
+		c.add(e.pos, "the expression is %d bytes long, at most %d are read; put the value into a parameter or a step", len(e.src), maxExpr)
+		return
+	}
+	prog, err := expr.Compile(e.src, expr.Env(compileEnv(e.cond)), expr.Optimize(false))
+	if err != nil {
+		c.add(e.pos, "%s", c.exprError(e, err))
+		return
+	}
+	e.prog = prog
+	w := &exprWalker{c: c, e: e}
+	node := prog.Node()
+	ast.Walk(&node, w)
+	for name := range w.steps {
+		e.steps = append(e.steps, name)
+	}
+	sort.Strings(e.steps)
+}
+
+// exprError says what is wrong with an expression that does not compile.
+func (c *checker) exprError(e *Expr, err error) string {
+	for _, s := range c.p.Steps {
+		if strings.Contains(s.Name, "-") && strings.Contains(e.src, "steps."+s.Name) {
+			return fmt.Sprintf("steps.%s is read as a subtraction; write steps[%q]", s.Name, s.Name)
+		}
+	}
+	msg := exprMessage(err)
+	if name, ok := strings.CutPrefix(msg, "unknown name "); ok {
+		for _, f := range statusFuncs {
+			if f == name {
+				return fmt.Sprintf("%s() can be called in an if only", name)
+			}
+		}
+		known := append(append([]string{}, roots...), functions...)
+		return fmt.Sprintf("unknown name %q in ${{ %s }}%s; there are %s", name, e.src, didYouMean(name, known), strings.Join(roots, ", "))
+	}
+	return fmt.Sprintf("${{ %s }}: %s", e.src, msg)
+}
+
+// exprWalker looks at every name that an expression reads.
+type exprWalker struct {
+	c     *checker
+	e     *Expr
+	steps map[string]bool
+	seen  map[ast.Node]bool // identifiers that stand inside a checked member
+}
+
+// Visit sees children before their parents.
+func (w *exprWalker) Visit(n *ast.Node) {
+	switch n := (*n).(type) {
+	case *ast.CallNode:
+		if id, ok := n.Callee.(*ast.IdentifierNode); ok {
+			for _, f := range statusFuncs {
+				if f == id.Value {
+					w.e.status = true
+					w.e.always = w.e.always || f != "success"
+				}
+			}
+		}
+	case *ast.IdentifierNode:
+		if n.Value == "$env" {
+			w.c.add(w.e.pos, "$env is not part of the language; name the value itself, as in params.name")
+		}
+	case *ast.MemberNode:
+		w.member(n)
+	}
+}
+
+func (w *exprWalker) member(n *ast.MemberNode) {
+	name, constant := "", false
+	if s, ok := n.Property.(*ast.StringNode); ok {
+		name, constant = s.Value, true
+	}
+	switch of := n.Node.(type) {
+	case *ast.IdentifierNode:
+		switch of.Value {
+		case "params":
+			if constant && !w.c.params[name] {
+				w.c.add(w.e.pos, "unknown parameter %q%s; parameters are declared under params", name, didYouMean(name, w.c.paramNames))
+			}
+		case "pipeline":
+			w.field(of.Value, name, constant, pipelineFields)
+		case "host":
+			w.field(of.Value, name, constant, hostFields)
+		case "steps":
+			w.step(name, constant)
+		}
+	case *ast.MemberNode:
+		if id, ok := of.Node.(*ast.IdentifierNode); ok && id.Value == "steps" && constant {
+			if s, ok := of.Property.(*ast.StringNode); ok {
+				w.stepField(s.Value, name)
+			}
+		}
+	}
+}
+
+func (w *exprWalker) field(of, name string, constant bool, known []string) {
+	if !constant {
+		return
+	}
+	for _, k := range known {
+		if k == name {
+			return
+		}
+	}
+	w.c.add(w.e.pos, "%s has no %q%s; it has %s", of, name, didYouMean(name, known), strings.Join(known, ", "))
+}
+
+func (w *exprWalker) step(name string, constant bool) {
+	if !constant {
+		w.c.add(w.e.pos, "steps[…] takes the name of a step as a constant, so that the order is known before anything runs")
+		return
+	}
+	if _, ok := w.c.p.index[name]; !ok {
+		msg := w.c.exprError(w.e, errors.New("unknown"))
+		if !strings.Contains(msg, "subtraction") {
+			msg = fmt.Sprintf("unknown step %q%s", name, didYouMean(name, w.c.stepNames()))
+		}
+		w.c.add(w.e.pos, "%s", msg)
+		return
+	}
+	if w.steps == nil {
+		w.steps = map[string]bool{}
+	}
+	w.steps[name] = true
+}
+
+func (w *exprWalker) stepField(step, name string) {
+	s, i := w.c.p.Step(step)
+	if i < 0 {
+		return // reported by step
+	}
+	w.field("a step", name, true, stepFields)
+	if name != "stdout" && name != "stderr" {
+		return
+	}
+	if last := s.Stages[len(s.Stages)-1]; !last.Buffered() {
+		w.c.add(w.e.pos, "steps.%s.%s: %s streams its output and keeps none; use execFile (or exec) to keep it", step, name, last.Action)
+	}
+}
+
+// ReadsSteps reports whether the value depends on the result of a step.
+func (t Template) ReadsSteps() bool {
+	found := false
+	t.exprs(func(e *Expr) { found = found || len(e.steps) > 0 })
+	return found
+}

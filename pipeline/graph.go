@@ -1,0 +1,272 @@
+package pipeline
+
+// This file holds the graph: which step waits for which, checked for cycles.
+
+import (
+	"strings"
+)
+
+// Graph is the order of the steps of a checked pipeline. Nodes up to
+// len(Steps) are the steps; those past it are barriers, which end when all
+// that they wait for has ended and run nothing.
+type Graph struct {
+	// Needs has, for each node, the nodes whose success it needs.
+	Needs [][]int32
+	// After has, for each step in sync mode, the step before it, or -1: a
+	// matter of order only.
+	After []int32
+}
+
+// Graph returns the order of the steps. The pipeline must have been checked.
+func (p *Pipeline) Graph() *Graph { return p.graph }
+
+// graph resolves names, adds the edges of sync steps, and refuses cycles.
+func (c *checker) graph() *Graph {
+	n := len(c.p.Steps)
+	g := &Graph{Needs: make([][]int32, n, n+1), After: make([]int32, n)}
+	barrier := int32(-1)
+	for i, s := range c.p.Steps {
+		g.After[i] = -1
+		if c.p.Mode == Sync && i > 0 {
+			g.After[i] = int32(i - 1) //nolint:gosec // a file of 64 MiB has fewer steps
+		}
+		for _, ref := range s.Needs {
+			j, ok := c.p.index[ref.Name]
+			switch {
+			case !ok:
+				c.add(ref.Pos, "unknown step %q in needs%s", ref.Name, didYouMean(ref.Name, c.stepNames()))
+				continue
+			case c.p.Mode == Sync && j > i:
+				c.add(ref.Pos, "step %q comes later in the file; in mode: sync a step can need earlier ones only", ref.Name)
+				continue
+			}
+			g.Needs[i] = append(g.Needs[i], int32(j)) //nolint:gosec // as above
+		}
+		if c.p.Mode == Async {
+			if barrier >= 0 {
+				g.Needs[i] = append(g.Needs[i], barrier)
+			}
+			if s.Sync {
+				needs := []int32{int32(i)} //nolint:gosec // as above
+				if barrier >= 0 {
+					needs = append(needs, barrier)
+				}
+				g.Needs = append(g.Needs, needs)
+				barrier = int32(len(g.Needs) - 1) //nolint:gosec // as above
+			}
+		}
+	}
+	if len(c.errs) > 0 {
+		return nil
+	}
+	if cycle := g.cycle(); cycle != nil {
+		c.cycle(cycle, n)
+		return nil
+	}
+	c.reads(g)
+	return g
+}
+
+// cycle returns the nodes of a cycle, each needing the one after it, or nil.
+func (g *Graph) cycle() []int32 {
+	const unseen, open, done = 0, 1, 2
+	state := make([]uint8, len(g.Needs))
+	next := make([]int32, len(g.Needs)) // the edge of an open node to follow
+	var path []int32
+	for start := range g.Needs {
+		if state[start] != unseen {
+			continue
+		}
+		path = append(path[:0], int32(start)) //nolint:gosec // as above
+		state[start] = open
+		for len(path) > 0 {
+			i := path[len(path)-1]
+			if int(next[i]) == len(g.Needs[i]) {
+				state[i] = done
+				path = path[:len(path)-1]
+				continue
+			}
+			j := g.Needs[i][next[i]]
+			next[i]++
+			switch state[j] {
+			case unseen:
+				state[j] = open
+				path = append(path, j)
+			case open:
+				for k, v := range path {
+					if v == j {
+						return path[k:]
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (c *checker) cycle(nodes []int32, steps int) {
+	var names []string
+	var at Pos
+	for _, i := range nodes {
+		if int(i) < steps {
+			if names == nil {
+				at = c.p.Steps[i].Pos
+			}
+			names = append(names, c.p.Label(int(i)))
+		}
+	}
+	names = append(names, names[0])
+	if len(names) > 12 {
+		names = append(append(names[:6:6], "…"), names[len(names)-5:]...)
+	}
+	if len(nodes) == 1 {
+		c.add(at, "step %s needs itself", names[0])
+		return
+	}
+	c.add(at, "steps need each other in a cycle: %s", strings.Join(names, " -> "))
+}
+
+// Reads returns the names of the steps whose results the step reads.
+func (s *Step) Reads() []string {
+	var out []string
+	s.exprs(func(e *Expr) { out = append(out, e.steps...) })
+	return out
+}
+
+// exprs calls f for each expression of the step.
+func (s *Step) exprs(f func(*Expr)) {
+	if s.If != nil {
+		f(s.If)
+	}
+	s.Scope.exprs(f)
+	for _, st := range s.Stages {
+		st.exprs(f)
+	}
+}
+
+func (t Template) exprs(f func(*Expr)) {
+	if t.tmpl != nil {
+		for _, e := range t.tmpl.exprs {
+			f(e)
+		}
+	}
+}
+
+func (s *Scope) exprs(f func(*Expr)) {
+	if s == nil {
+		return
+	}
+	s.Cwd.exprs(f)
+	for _, v := range s.Env {
+		v.Value.exprs(f)
+	}
+	for _, t := range s.EnvFile {
+		t.exprs(f)
+	}
+}
+
+func (st *Stage) exprs(f func(*Expr)) {
+	st.Scope.exprs(f)
+	for _, a := range st.Args {
+		a.exprs(f)
+	}
+	st.Argv0.exprs(f)
+	st.Input.exprs(f)
+	st.Stdin.File.exprs(f)
+	st.Stdout.File.exprs(f)
+	st.Stderr.File.exprs(f)
+	for _, io := range st.Extra {
+		io.File.exprs(f)
+	}
+	for _, b := range st.Tee {
+		if b.File != nil {
+			b.File.File.exprs(f)
+		}
+		for _, bs := range b.Chain {
+			bs.exprs(f)
+		}
+	}
+}
+
+// reads refuses to read a step that need not have ended by then.
+func (c *checker) reads(g *Graph) {
+	c.p.Scope.exprs(func(e *Expr) {
+		for _, name := range e.steps {
+			c.add(e.pos, "the settings of the pipeline hold for every step, so they cannot read steps.%s", name)
+		}
+	})
+	for i, s := range c.p.Steps {
+		var above map[int32]bool
+		s.exprs(func(e *Expr) {
+			for _, name := range e.steps {
+				j := int32(c.p.index[name]) //nolint:gosec // as above
+				switch {
+				case int(j) == i:
+					c.add(e.pos, "step %s reads its own result, which is not there before it ends", name)
+				case c.p.Mode == Sync:
+					if int(j) > i {
+						c.add(e.pos, "steps.%s is read before the step runs; it comes later in the file", name)
+					}
+				default:
+					if above == nil {
+						above = g.above(int32(i)) //nolint:gosec // as above
+					}
+					if !above[j] {
+						c.add(e.pos, "steps.%s is read without a path of needs to it; add needs: [%s]", name, name)
+					}
+				}
+			}
+		})
+	}
+}
+
+// above returns the nodes that have ended before node i starts.
+func (g *Graph) above(i int32) map[int32]bool {
+	seen := map[int32]bool{}
+	todo := append([]int32{}, g.Needs[i]...)
+	for len(todo) > 0 {
+		j := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if !seen[j] {
+			seen[j] = true
+			todo = append(todo, g.Needs[j]...)
+		}
+	}
+	return seen
+}
+
+// Select returns, for the named steps, the steps that must run: they
+// themselves, what they need, and what their expressions read. The error names
+// the first name that is no step.
+func (p *Pipeline) Select(names []string) ([]bool, error) {
+	keep := make([]bool, len(p.graph.Needs))
+	var todo []int32
+	for _, name := range names {
+		i, ok := p.index[name]
+		if !ok {
+			c := &checker{p: p}
+			all := c.stepNames()
+			hint := didYouMean(name, all)
+			if hint == "" {
+				hint = "; the file has " + strings.Join(all, ", ")
+			}
+			return nil, &Error{File: p.File, Msg: "no step is named \"" + name + "\"" + hint}
+		}
+		todo = append(todo, int32(i)) //nolint:gosec // as above
+	}
+	for len(todo) > 0 {
+		i := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if keep[i] {
+			continue
+		}
+		keep[i] = true
+		todo = append(todo, p.graph.Needs[i]...)
+		if int(i) < len(p.Steps) {
+			for _, name := range p.Steps[i].Reads() {
+				todo = append(todo, int32(p.index[name])) //nolint:gosec // as above
+			}
+		}
+	}
+	return keep, nil
+}

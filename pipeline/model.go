@@ -1,0 +1,362 @@
+// Package pipeline is the language of pipe: it turns YAML into a checked model
+// of steps, and it lets a Go program build the same model without YAML.
+//
+// [Parse] reads a file and reports every static error in it at once, each with
+// its line and column. A [Pipeline] put together in Go is checked by
+// [Pipeline.Check], with the same rules. Nothing in this package starts a
+// process, reads the clock, or starts a goroutine.
+package pipeline
+
+// This file holds the model: what a pipeline is once it has been read.
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+)
+
+// Pos is a place in a pipeline file. The zero value means that the thing was
+// built in Go and has no place.
+type Pos struct {
+	Line int // 1 is the first line
+	Col  int // in characters; 1 is the first one
+}
+
+// IsValid reports whether p is a place in a file.
+func (p Pos) IsValid() bool { return p.Line > 0 }
+
+// Mode says how the steps of a pipeline follow one another.
+type Mode uint8
+
+const (
+	Sync  Mode = iota // one step after another, in file order
+	Async             // a step starts as soon as all that it needs has ended
+)
+
+// String returns the mode as it is written in a file.
+func (m Mode) String() string {
+	if m == Async {
+		return "async"
+	}
+	return "sync"
+}
+
+// Pipeline is a set of steps. The zero value is a valid pipeline without
+// steps. A Pipeline that passed [Parse] or [Pipeline.Check] must not be changed
+// any more; it may then be run by several goroutines at once.
+type Pipeline struct {
+	File        string // path as given; "" for a pipeline built in Go
+	Dir         string // folder of File; "" for a pipeline built in Go
+	Name        string
+	Description string
+	Params      []*Param
+	Mode        Mode
+	// MaxParallel bounds the processes that run at once in async mode.
+	// nil: as many as the machine has CPUs; 0: no limit.
+	MaxParallel *int
+	// Timeout ends the whole run. 0: none.
+	Timeout time.Duration
+	// CleanupTimeout bounds what runs after a failure, a timeout or an
+	// interrupt. nil: 30 s; 0: no limit.
+	CleanupTimeout *time.Duration
+	Outputs        []*Output
+	Scope          *Scope // the level below every step; nil: nothing set
+	Steps          []*Step
+
+	index map[string]int // step name to place in Steps; filled by Check
+	graph *Graph         // filled by Check
+	lines [][]byte       // the source, for carets; nil without a file
+}
+
+// Param is one declared parameter.
+type Param struct {
+	Pos     Pos
+	Name    string
+	Type    ParamType
+	Default any // a value of the type of Type, or nil: it must be given
+	Enum    []string
+	Pattern string // regular expression (RE2) that the whole value must match; "": any
+	Help    string
+
+	match func(string) bool
+}
+
+// ParamType is the type of a parameter.
+type ParamType uint8
+
+// The types of parameters and the Go types of their values.
+const (
+	String ParamType = iota // string
+	Int                     // int
+	Number                  // float64
+	Bool                    // bool
+	Path                    // string
+	List                    // []string
+)
+
+var paramTypes = []string{"string", "int", "number", "bool", "path", "list"}
+
+// String returns the type as it is written in a file.
+func (t ParamType) String() string { return paramTypes[t] }
+
+// Output is a named expression over the steps, evaluated when the run ended.
+type Output struct {
+	Pos  Pos
+	Name string
+	Expr *Expr
+}
+
+// Scope holds the settings that each level (pipeline, step, stage) may have.
+// The zero value sets nothing: each field then comes from the level outside.
+type Scope struct {
+	Cwd Template // relative to the outer level's; the zero Template: not set
+	// Env are the variables of this level. Env that is not nil, even if empty,
+	// replaces the inherited environment; see ExtendEnv.
+	Env       []EnvVar
+	EnvFile   []Template // files of NAME=VALUE lines, relative to the step's cwd
+	ExtendEnv *ExtendEnv // nil: not set at this level
+	Unset     []string   // variables that are removed
+	Shell     string     // ShellBuiltin, or a path or name of a shell; "": not set
+	Set       []string   // shell options; nil: not set
+
+	ShellPos, SetPos Pos
+
+	UID, GID   *uint32
+	KillSignal syscall.Signal // 0: not set (SIGTERM)
+	KillAfter  *time.Duration // nil: not set (5 s); 0: never
+	Drain      *time.Duration // nil: not set (1 s); 0: none
+	SigpipeErr *bool          // sigpipe: fail; nil: not set (ok)
+}
+
+// ShellBuiltin is the Shell of a step that the embedded interpreter runs.
+const ShellBuiltin = "builtin"
+
+// EnvVar is one variable of a level.
+type EnvVar struct {
+	Pos   Pos
+	Name  string
+	Value Template
+}
+
+// ExtendEnv says which of the runner's variables lie below the levels.
+type ExtendEnv struct {
+	All   bool
+	Names []string // names and globs, where All is false
+}
+
+// Step is one unit of scheduling: a program, shell text, or a pipe of them.
+type Step struct {
+	Pos    Pos
+	Name   string // "": shown as its place and program
+	Help   string
+	Stages []*Stage // one, or several that are joined stdout to stdin
+	Scope  *Scope   // of a pipe: the level between pipeline and stages; else nil
+
+	Needs           []Ref
+	Sync            bool // in async mode: every later step needs this one
+	If              *Expr
+	ContinueOnError bool
+	Timeout         time.Duration // 0: none
+	IdleTimeout     time.Duration // since the last byte of output; 0: none
+}
+
+// Ref is the name of a step somewhere in a file.
+type Ref struct {
+	Pos  Pos
+	Name string
+}
+
+// Action says how a stage starts its program.
+type Action uint8
+
+const (
+	Spawn    Action = iota // no shell, output streams
+	Exec                   // shell text, output is buffered
+	ExecFile               // no shell, output is buffered
+	Tee                    // no program: the stream goes to each branch and on
+)
+
+var actionNames = []string{"spawn", "exec", "execFile", "tee"}
+
+// String returns the action's key in a file.
+func (a Action) String() string { return actionNames[a] }
+
+// Stage is one process of a step, or one tee.
+type Stage struct {
+	Pos    Pos
+	Action Action
+	Args   []Template // program and arguments; nil where Text is used
+	Text   string     // shell text of Exec, and of Spawn with a shell
+	Tee    []Branch
+
+	Scope *Scope // nil: nothing set
+
+	Argv0        Template
+	Stdin        Stdio
+	Stdout       Stdio
+	Stderr       Stdio
+	Extra        []Stdio  // descriptors 3, 4, …
+	Input        Template // given on stdin; the zero Template: none
+	SuccessCodes []int    // nil: 0 only
+	MaxBuffer    *int64   // bytes; nil: 1 MiB
+	OnOverflow   Overflow
+
+	TextPos Pos // of the first character of Text
+}
+
+// Branch is where a tee sends the stream besides the next stage: a chain of
+// stages, or a file.
+type Branch struct {
+	Pos   Pos
+	Chain []*Stage
+	File  *Stdio
+}
+
+// Overflow says what happens to buffered output past MaxBuffer.
+type Overflow uint8
+
+const (
+	Spill    Overflow = iota // goes on in a private temporary file
+	Kill                     // the child is ended, what was read is kept
+	Truncate                 // the head is kept, the rest is read and dropped
+)
+
+var overflowNames = []string{"spill", "kill", "truncate"}
+
+// String returns the policy as it is written in a file.
+func (o Overflow) String() string { return overflowNames[o] }
+
+// StdioKind says what a descriptor of a child is.
+type StdioKind uint8
+
+const (
+	StdioDefault StdioKind = iota // stdin: ignore; stdout and stderr: pipe; beyond: not open
+	StdioPipe                     // through the runner
+	StdioInherit                  // the runner's own
+	StdioIgnore                   // the null device
+	StdioFile                     // a file
+	StdioFD                       // the runner's descriptor FD
+	StdioStdout                   // for stderr: where stdout goes
+)
+
+// Stdio is one descriptor of a child. The zero value is the default.
+type Stdio struct {
+	Pos    Pos
+	Kind   StdioKind
+	File   Template
+	Append bool
+	FD     int
+}
+
+// SpawnStep returns a step that starts a program without a shell. Each word is
+// one argument, taken literally.
+func SpawnStep(name, program string, args ...string) *Step {
+	return &Step{Name: name, Stages: []*Stage{SpawnStage(program, args...)}}
+}
+
+// ExecStep returns a step that runs shell text in the embedded shell and
+// buffers its output.
+func ExecStep(name, text string) *Step {
+	return &Step{Name: name, Stages: []*Stage{{Action: Exec, Text: text}}}
+}
+
+// PipeStep returns a step whose stages run at once, joined stdout to stdin.
+func PipeStep(name string, stages ...*Stage) *Step {
+	return &Step{Name: name, Stages: stages}
+}
+
+// SpawnStage returns a stage that starts a program without a shell.
+func SpawnStage(program string, args ...string) *Stage {
+	s := &Stage{Action: Spawn, Args: make([]Template, 0, len(args)+1)}
+	s.Args = append(s.Args, Literal(program))
+	for _, a := range args {
+		s.Args = append(s.Args, Literal(a))
+	}
+	return s
+}
+
+// IsPipe reports whether the step joins several stages.
+func (s *Step) IsPipe() bool { return len(s.Stages) > 1 }
+
+// Buffered reports whether the output of the stage is kept for expressions.
+func (s *Stage) Buffered() bool { return s.Action == Exec || s.Action == ExecFile }
+
+// UsesShell reports whether the stage is shell text.
+func (s *Stage) UsesShell() bool { return s.Action != Tee && s.Args == nil }
+
+// Success reports whether the exit code counts as success.
+func (s *Stage) Success(code int) bool {
+	if s.SuccessCodes == nil {
+		return code == 0
+	}
+	for _, c := range s.SuccessCodes {
+		if c == code {
+			return true
+		}
+	}
+	return false
+}
+
+// Step returns the step of that name and its place in Steps, or nil and -1.
+func (p *Pipeline) Step(name string) (*Step, int) {
+	if i, ok := p.index[name]; ok {
+		return p.Steps[i], i
+	}
+	return nil, -1
+}
+
+// Label returns how the step at place i is shown to people: its name, or its
+// place (counted from 1) and program, as in "#3 find".
+func (p *Pipeline) Label(i int) string {
+	s := p.Steps[i]
+	if s.Name != "" {
+		return s.Name
+	}
+	return fmt.Sprintf("#%d %s", i+1, s.program())
+}
+
+// program names what the step runs, in one word.
+func (s *Step) program() string {
+	if len(s.Stages) == 0 {
+		return "?"
+	}
+	st := s.Stages[0]
+	if len(st.Args) > 0 {
+		return base(st.Args[0].String())
+	}
+	return st.Action.String()
+}
+
+func base(path string) string {
+	for i := len(path) - 1; i >= 0; i-- {
+		if path[i] == '/' && i+1 < len(path) {
+			return path[i+1:]
+		}
+	}
+	return path
+}
+
+// GetMaxParallel returns the bound on processes at once for a machine with
+// that many CPUs; 0 is no limit.
+func (p *Pipeline) GetMaxParallel(cpus int) int {
+	if p.MaxParallel == nil {
+		return cpus
+	}
+	return *p.MaxParallel
+}
+
+// GetCleanupTimeout returns CleanupTimeout or its default; 0 is no limit.
+func (p *Pipeline) GetCleanupTimeout() time.Duration {
+	if p.CleanupTimeout == nil {
+		return 30 * time.Second
+	}
+	return *p.CleanupTimeout
+}
+
+// GetMaxBuffer returns MaxBuffer in bytes, or its default.
+func (s *Stage) GetMaxBuffer() int64 {
+	if s.MaxBuffer == nil {
+		return 1 << 20
+	}
+	return *s.MaxBuffer
+}

@@ -1,0 +1,211 @@
+package pipeline
+
+// This file holds what the levels of settings come to for one stage, and the
+// values of parameters.
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Options are the settings of one stage after the levels were merged, the
+// inner one winning.
+type Options struct {
+	Shell      string // ShellBuiltin, or a path or name
+	Set        []string
+	UID, GID   *uint32 // nil: the runner's
+	KillSignal syscall.Signal
+	KillAfter  time.Duration // 0: SIGKILL is never sent
+	Drain      time.Duration
+	SigpipeErr bool
+
+	setGiven bool
+	setPos   Pos
+}
+
+// SetGiven reports whether the shell options were written in the file, so that
+// one the shell lacks is an error rather than left out.
+func (o *Options) SetGiven() bool { return o.setGiven }
+
+// Options returns the settings that hold for a stage of a step.
+func (p *Pipeline) Options(s *Step, st *Stage) Options {
+	o := Options{Shell: ShellBuiltin, KillSignal: syscall.SIGTERM, KillAfter: 5 * time.Second, Drain: time.Second}
+	if st.Action == Exec {
+		o.Set = []string{"errexit", "pipefail"}
+	}
+	for _, lv := range p.levels(s, st) {
+		if lv == nil {
+			continue
+		}
+		if lv.Shell != "" {
+			o.Shell = lv.Shell
+		}
+		if lv.Set != nil {
+			o.Set, o.setGiven, o.setPos = lv.Set, true, lv.SetPos
+		}
+		if lv.UID != nil {
+			o.UID = lv.UID
+		}
+		if lv.GID != nil {
+			o.GID = lv.GID
+		}
+		if lv.KillSignal != 0 {
+			o.KillSignal = lv.KillSignal
+		}
+		if lv.KillAfter != nil {
+			o.KillAfter = *lv.KillAfter
+		}
+		if lv.Drain != nil {
+			o.Drain = *lv.Drain
+		}
+		if lv.SigpipeErr != nil {
+			o.SigpipeErr = *lv.SigpipeErr
+		}
+	}
+	return o
+}
+
+// Levels returns the settings that hold for a stage, the outermost first,
+// without those that set nothing.
+func (p *Pipeline) Levels(s *Step, st *Stage) []*Scope {
+	return slices.DeleteFunc(p.levels(s, st), func(lv *Scope) bool { return lv == nil })
+}
+
+// value turns the words that were given for a parameter into its value.
+func (prm *Param) value(words []string) (any, error) {
+	if prm.Type == List {
+		return words, nil
+	}
+	if len(words) != 1 {
+		return nil, fmt.Errorf("given %d times; only a list may be repeated", len(words))
+	}
+	w := words[0]
+	switch prm.Type {
+	case Int:
+		v, err := strconv.Atoi(w)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a whole number", w)
+		}
+		return v, nil
+	case Number:
+		v, err := strconv.ParseFloat(w, 64)
+		if err != nil || math.IsInf(v, 0) || math.IsNaN(v) {
+			return nil, fmt.Errorf("%q is not a number", w)
+		}
+		return v, nil
+	case Bool:
+		if w != "true" && w != "false" {
+			return nil, fmt.Errorf("%q is not true or false", w)
+		}
+		return w == "true", nil
+	case Path:
+		if w == "" {
+			return nil, fmt.Errorf("the path is empty; . is the current folder")
+		}
+	}
+	return w, nil
+}
+
+// check holds a value against type, enum and pattern.
+func (prm *Param) check(v any) error {
+	ok := false
+	switch prm.Type {
+	case String, Path:
+		_, ok = v.(string)
+	case Int:
+		_, ok = v.(int)
+	case Number:
+		_, ok = v.(float64)
+	case Bool:
+		_, ok = v.(bool)
+	case List:
+		_, ok = v.([]string)
+	}
+	if !ok {
+		return fmt.Errorf("%v is %T, not of type %s", v, v, prm.Type)
+	}
+	words, isList := v.([]string)
+	if !isList {
+		text, err := Text(v)
+		if err != nil {
+			return err
+		}
+		words = []string{text}
+	}
+	for _, w := range words {
+		if strings.ContainsRune(w, 0) {
+			return fmt.Errorf("the value holds a NUL byte")
+		}
+		if len(prm.Enum) > 0 && !slices.Contains(prm.Enum, w) {
+			return fmt.Errorf("%q is not one of %s%s", w, alternatives(prm.Enum), didYouMean(w, prm.Enum))
+		}
+		if prm.match != nil && !prm.match(w) {
+			return fmt.Errorf("%q does not match the pattern %s", w, prm.Pattern)
+		}
+	}
+	return nil
+}
+
+// ParamValues returns the value of each parameter, from what was given (the
+// words for each name; several for a list) and the defaults. The error names
+// every parameter that is unknown, missing or ill-typed.
+func (p *Pipeline) ParamValues(given map[string][]string) (map[string]any, error) {
+	var errs []string
+	out := make(map[string]any, len(p.Params))
+	var names []string
+	for _, prm := range p.Params {
+		names = append(names, prm.Name)
+		words, ok := given[prm.Name]
+		if !ok {
+			if prm.Default == nil {
+				errs = append(errs, fmt.Sprintf("parameter %s must be given: -p %s=VALUE%s", prm.Name, prm.Name, helpText(prm)))
+				continue
+			}
+			out[prm.Name] = safePath(prm, prm.Default)
+			continue
+		}
+		v, err := prm.value(words)
+		if err == nil {
+			err = prm.check(v)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Sprintf("parameter %s: %s", prm.Name, err))
+			continue
+		}
+		out[prm.Name] = safePath(prm, v)
+	}
+	for name := range given {
+		if !slices.Contains(names, name) {
+			hint := didYouMean(name, names)
+			if len(names) == 0 {
+				hint = "; the pipeline has none"
+			}
+			errs = append(errs, fmt.Sprintf("unknown parameter %q%s", name, hint))
+		}
+	}
+	if errs != nil {
+		slices.Sort(errs)
+		return nil, fmt.Errorf("%s", strings.Join(errs, "\n"))
+	}
+	return out, nil
+}
+
+func helpText(prm *Param) string {
+	if prm.Help == "" {
+		return ""
+	}
+	return " (" + prm.Help + ")"
+}
+
+// safePath keeps a path from being read as an option.
+func safePath(prm *Param, v any) any {
+	if s, ok := v.(string); ok && prm.Type == Path && strings.HasPrefix(s, "-") {
+		return "./" + s
+	}
+	return v
+}

@@ -1,0 +1,608 @@
+package pipeline
+
+// This file holds the readers of single keys, one for each row of the schema
+// that needs more than a line.
+
+import (
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+func (p *parser) readName(t *target, n *yaml.Node) {
+	if t.step == nil {
+		t.file.Name = p.text(n)
+		return
+	}
+	t.step.Name = p.text(n)
+	if t.step.Name == "" && n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+		p.add(pos(n), "a name is not empty; leave the key out for a step without a name")
+	}
+}
+
+func (p *parser) readMode(t *target, n *yaml.Node) {
+	t.file.Mode = oneOf[Mode](p, n, []string{"sync", "async"})
+}
+
+func (p *parser) readMaxParallel(t *target, n *yaml.Node) {
+	v := int(p.integer(n, 0, 1<<20))
+	t.file.MaxParallel = &v
+}
+
+func (p *parser) readTimeout(t *target, n *yaml.Node) {
+	if t.step != nil {
+		t.step.Timeout = p.duration(n)
+		return
+	}
+	t.file.Timeout = p.duration(n)
+}
+
+func (p *parser) readParams(t *target, n *yaml.Node) {
+	if n.Kind != yaml.MappingNode {
+		p.add(pos(n), "params is a mapping of names, as in\n  params:\n    dir: {type: path, default: .}")
+		return
+	}
+	p.pairs(n, func(k, v *yaml.Node) {
+		prm := &Param{Pos: pos(k), Name: k.Value}
+		t.file.Params = append(t.file.Params, prm)
+		if v.Kind == yaml.ScalarNode && v.Tag == "!!null" {
+			return // name: — a string that must be given
+		}
+		if v.Kind != yaml.MappingNode {
+			p.add(pos(v), "a parameter is a mapping of type, default, enum, pattern and help; write {default: %s}", v.Value)
+			return
+		}
+		p.readParam(prm, v)
+	})
+}
+
+var paramKeys = []string{"type", "default", "enum", "pattern", "help"}
+
+func (p *parser) readParam(prm *Param, n *yaml.Node) {
+	var def *yaml.Node
+	p.pairs(n, func(k, v *yaml.Node) {
+		switch k.Value {
+		case "type":
+			prm.Type = oneOf[ParamType](p, v, paramTypes)
+		case "default":
+			def = v
+		case "enum":
+			prm.Enum = p.names(v)
+		case "pattern":
+			prm.Pattern = p.text(v)
+		case "help":
+			prm.Help = p.text(v)
+		default:
+			p.add(pos(k), "unknown key %q in a parameter%s; it has %s", k.Value, didYouMean(k.Value, paramKeys), strings.Join(paramKeys, ", "))
+		}
+	})
+	if def == nil {
+		return
+	}
+	var words []string
+	if prm.Type == List {
+		if def.Kind != yaml.SequenceNode {
+			p.add(pos(def), "the default of a list is a list, as in [a, b]")
+			return
+		}
+		words = p.names(def)
+	} else {
+		if !p.scalar(def, "a default of type "+prm.Type.String()) {
+			return
+		}
+		words = []string{p.text(def)}
+	}
+	val, err := prm.value(words)
+	if err != nil {
+		p.add(pos(def), "default of %s: %s", prm.Name, err)
+	}
+	prm.Default = val
+}
+
+func (p *parser) readOutputs(t *target, n *yaml.Node) {
+	if n.Kind != yaml.MappingNode {
+		p.add(pos(n), "outputs is a mapping of names to expressions, not %s", kindOf(n))
+		return
+	}
+	p.pairs(n, func(k, v *yaml.Node) {
+		if e := p.expression(v); e != nil {
+			t.file.Outputs = append(t.file.Outputs, &Output{Pos: pos(k), Name: k.Value, Expr: e})
+		}
+	})
+}
+
+func (p *parser) readSteps(t *target, n *yaml.Node) {
+	p.items(n, "steps", func(c *yaml.Node) {
+		if c.Kind != yaml.MappingNode {
+			p.add(pos(c), "a step is a mapping such as {spawn: [echo, hello]}, not %s", kindOf(c))
+			return
+		}
+		if s := p.step(c); s != nil {
+			t.file.Steps = append(t.file.Steps, s)
+		}
+	})
+}
+
+// actions returns the keys of a mapping that say what it runs.
+func (p *parser) actions(n *yaml.Node) []string {
+	var out []string
+	var look func(n *yaml.Node, depth int)
+	look = func(n *yaml.Node, depth int) {
+		if depth > 8 {
+			return
+		}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			switch k := n.Content[i]; k.Value {
+			case "spawn", "exec", "execFile", "pipe", "tee":
+				out = append(out, k.Value)
+			case "<<":
+				v := n.Content[i+1]
+				if v.Kind == yaml.AliasNode {
+					v = v.Alias
+				}
+				if v.Kind == yaml.MappingNode {
+					look(v, depth+1)
+				}
+			}
+		}
+	}
+	look(n, 0)
+	return out
+}
+
+func (p *parser) step(n *yaml.Node) *Step {
+	s := &Step{Pos: pos(n)}
+	acts := p.actions(n)
+	at := atStep
+	t := &target{step: s}
+	if len(acts) == 1 && acts[0] == "pipe" {
+		// stdin and its like are read into a stage of their own first, and
+		// given to the right stage when all are known.
+		at = atPipe
+		t.scope = &s.Scope
+		t.stage = &Stage{}
+	} else {
+		st := &Stage{Pos: s.Pos}
+		s.Stages = []*Stage{st}
+		t.stage, t.scope = st, &st.Scope
+	}
+	if len(acts) == 1 && acts[0] == "tee" {
+		p.add(s.Pos, "tee is a stage of a pipe, not a step; write pipe: [{spawn: …}, {tee: […]}]")
+		return nil
+	}
+	p.mapping(n, at, t)
+	if !p.oneAction(n, acts, "a step", "spawn, exec, execFile or pipe") {
+		return nil
+	}
+	if at == atPipe && len(s.Stages) > 0 {
+		p.hand(s, t.stage)
+	}
+	return s
+}
+
+// oneAction reports an error unless exactly one action is given.
+func (p *parser) oneAction(n *yaml.Node, acts []string, what, known string) bool {
+	switch {
+	case len(acts) == 1:
+		return true
+	case len(acts) > 1:
+		p.add(pos(n), "%s has one action, not %s", what, strings.Join(acts, " and "))
+	default:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			for _, w := range planned {
+				if w == n.Content[i].Value {
+					return false // said already
+				}
+			}
+		}
+		p.add(pos(n), "%s has no action; give it one of %s", what, known)
+	}
+	return false
+}
+
+// hand gives the stdio keys of a pipe step to its stages.
+func (p *parser) hand(s *Step, from *Stage) {
+	first, last := s.Stages[0], s.Stages[len(s.Stages)-1]
+	for i, st := range s.Stages {
+		if st.Stdin.Pos.IsValid() && i > 0 {
+			p.add(st.Stdin.Pos, "stdin of a later stage is the pipe from the stage before it")
+		}
+		if i > 0 && !st.Input.IsZero() {
+			p.add(st.Pos, "input goes to the first stage; a later one reads the stage before it")
+		}
+		if from.Stderr.Kind != StdioDefault && st.Stderr.Kind == StdioDefault {
+			st.Stderr = from.Stderr
+		}
+	}
+	if from.Stdin.Kind != StdioDefault {
+		first.Stdin = from.Stdin
+	}
+	if !from.Input.IsZero() {
+		first.Input = from.Input
+	}
+	if from.Stdout.Kind != StdioDefault {
+		last.Stdout = from.Stdout
+	}
+}
+
+func (p *parser) readPipe(t *target, n *yaml.Node) {
+	p.items(n, "stages", func(c *yaml.Node) {
+		if st := p.stage(c); st != nil {
+			t.step.Stages = append(t.step.Stages, st)
+		}
+	})
+	if n.Kind == yaml.SequenceNode && len(n.Content) < 2 {
+		p.add(pos(n), "a pipe joins two stages or more; for one, write spawn, exec or execFile on the step")
+	}
+}
+
+func (p *parser) stage(n *yaml.Node) *Stage {
+	if n.Kind != yaml.MappingNode {
+		p.add(pos(n), "a stage is a mapping such as {spawn: [wc, -l]}, not %s", kindOf(n))
+		return nil
+	}
+	st := &Stage{Pos: pos(n)}
+	acts := p.actions(n)
+	at := atStage
+	if len(acts) == 1 && acts[0] == "tee" {
+		at = atTee
+	}
+	if len(acts) == 1 && acts[0] == "pipe" {
+		p.add(st.Pos, "a pipe in a pipe; list its stages here instead")
+		return nil
+	}
+	p.mapping(n, at, &target{stage: st, scope: &st.Scope})
+	if !p.oneAction(n, acts, "a stage", "spawn, exec, execFile or tee") {
+		return nil
+	}
+	return st
+}
+
+func (p *parser) readTee(t *target, n *yaml.Node) {
+	t.stage.Action = Tee
+	p.items(n, "branches", func(c *yaml.Node) {
+		b := Branch{Pos: pos(c)}
+		switch {
+		case c.Kind == yaml.SequenceNode:
+			p.items(c, "stages", func(s *yaml.Node) {
+				if st := p.stage(s); st != nil {
+					b.Chain = append(b.Chain, st)
+				}
+			})
+		case c.Kind == yaml.MappingNode && hasKey(c, "file"):
+			io := p.stdio(c, 1)
+			b.File = &io
+		default:
+			if st := p.stage(c); st != nil {
+				b.Chain = []*Stage{st}
+			}
+		}
+		t.stage.Tee = append(t.stage.Tee, b)
+	})
+	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		p.add(pos(n), "tee has no branch; a branch is a stage, a list of stages, or {file: path}")
+	}
+}
+
+func hasKey(n *yaml.Node, name string) bool {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *parser) readSpawn(t *target, n *yaml.Node) {
+	t.stage.Action = Spawn
+	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" { // text: for a shell, which the checker asks for
+		p.shellText(t.stage, n)
+		return
+	}
+	p.argv(t.stage, n)
+}
+
+func (p *parser) readExecFile(t *target, n *yaml.Node) {
+	t.stage.Action = ExecFile
+	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+		p.add(pos(n), "execFile takes a list, program first, as in %s; for shell text use exec", flowList(n.Value))
+		return
+	}
+	p.argv(t.stage, n)
+}
+
+func flowList(text string) string {
+	return "[" + strings.Join(strings.Fields(text), ", ") + "]"
+}
+
+func (p *parser) readExec(t *target, n *yaml.Node) {
+	t.stage.Action = Exec
+	if n.Kind == yaml.SequenceNode {
+		p.add(pos(n), "exec takes shell text; for a program and its arguments use execFile (or spawn)")
+		return
+	}
+	p.shellText(t.stage, n)
+}
+
+// shellText reads text that a shell parses. Its place is that of its first
+// character, so that errors inside can be placed.
+func (p *parser) shellText(st *Stage, n *yaml.Node) {
+	if !p.scalar(n, "shell text") {
+		return
+	}
+	st.Text = p.text(n)
+	st.TextPos = pos(n)
+	if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		st.TextPos = Pos{Line: n.Line + 1}
+		if n.Style&yaml.LiteralStyle != 0 && n.Line < len(p.lines) {
+			line := string(p.lines[n.Line])
+			st.TextPos.Col = len(line) - len(strings.TrimLeft(line, " ")) + 1
+		}
+	} else if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
+		st.TextPos.Col++
+	}
+	if strings.Contains(st.Text, "${{") {
+		p.add(p.placeOf(n, 0), "shell text cannot hold ${{ }}: pass the value in env, as in env: {VALUE: \"%s\"}, and write \"$VALUE\"", exprIn(st.Text))
+	}
+}
+
+// exprIn returns the first ${{ … }} of a text.
+func exprIn(s string) string {
+	i := strings.Index(s, "${{")
+	end := exprEnd(s[i+3:])
+	if end < 0 || end > 60 {
+		return "${{ … }}"
+	}
+	return s[i : i+3+end+2]
+}
+
+func (p *parser) argv(st *Stage, n *yaml.Node) {
+	st.Args = []Template{}
+	if n.Kind == yaml.SequenceNode {
+		st.Args = make([]Template, 0, len(n.Content))
+	}
+	p.items(n, "a program and its arguments, as in [ls, -l]", func(c *yaml.Node) {
+		if c.Kind == yaml.ScalarNode && c.Tag == "!!null" {
+			p.add(pos(c), "an argument is null; write \"\" for an empty one")
+			return
+		}
+		st.Args = append(st.Args, p.template(c))
+	})
+	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		p.add(pos(n), "the list is empty; its first element is the program")
+	}
+}
+
+func (p *parser) readNeeds(t *target, n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+		t.step.Needs = []Ref{{pos(n), p.text(n)}}
+		return
+	}
+	p.items(n, "names of steps", func(c *yaml.Node) {
+		t.step.Needs = append(t.step.Needs, Ref{pos(c), p.text(c)})
+	})
+}
+
+func (p *parser) readEnv(t *target, n *yaml.Node) {
+	lv := t.level()
+	lv.Env = []EnvVar{}
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		p.add(pos(n), "env is empty; write {} for an environment without variables")
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		p.add(pos(n), "env is a mapping of names to values, as in {LANG: C}, not %s", kindOf(n))
+		return
+	}
+	p.pairs(n, func(k, v *yaml.Node) {
+		if v.Kind == yaml.ScalarNode && v.Tag == "!!null" {
+			p.add(pos(k), "%s has no value; write \"\" for an empty one, or list it under unset to remove it", k.Value)
+			return
+		}
+		lv.Env = append(lv.Env, EnvVar{Pos: pos(k), Name: k.Value, Value: p.template(v)})
+	})
+}
+
+func (p *parser) readEnvFile(t *target, n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+		t.level().EnvFile = []Template{p.template(n)}
+		return
+	}
+	p.items(n, "paths", func(c *yaml.Node) {
+		t.level().EnvFile = append(t.level().EnvFile, p.template(c))
+	})
+}
+
+func (p *parser) readExtendEnv(t *target, n *yaml.Node) {
+	e := &ExtendEnv{}
+	t.level().ExtendEnv = e
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!bool" {
+		e.All = p.boolean(n)
+		return
+	}
+	if n.Kind == yaml.SequenceNode {
+		e.Names = p.names(n)
+		return
+	}
+	p.add(pos(n), "extendEnv is true, false, or a list of names and globs such as [PATH, \"LC_*\"], not %s", kindOf(n))
+}
+
+func (p *parser) readShell(t *target, n *yaml.Node) {
+	lv := t.level()
+	lv.ShellPos = pos(n)
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!bool" {
+		if p.boolean(n) {
+			lv.Shell = "/bin/sh"
+		} else {
+			p.add(pos(n), "shell: false is how spawn and execFile run anyway; leave it out, or name a shell")
+		}
+		return
+	}
+	lv.Shell = p.text(n)
+	if lv.Shell == "" {
+		p.add(pos(n), "shell is builtin, true (/bin/sh), or a shell's path or name")
+	}
+}
+
+func (p *parser) readSet(t *target, n *yaml.Node) {
+	t.level().Set = p.names(n)
+	t.level().SetPos = pos(n)
+}
+
+func (p *parser) readSigpipe(t *target, n *yaml.Node) {
+	fail := oneOf[uint8](p, n, []string{"ok", "fail"}) == 1
+	t.level().SigpipeErr = &fail
+}
+
+func (p *parser) readSuccessCodes(t *target, n *yaml.Node) {
+	t.stage.SuccessCodes = []int{}
+	p.items(n, "exit codes", func(c *yaml.Node) {
+		t.stage.SuccessCodes = append(t.stage.SuccessCodes, int(p.integer(c, 0, 255)))
+	})
+	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		p.add(pos(n), "successCodes is empty, so that no exit code is a success; list at least one")
+	}
+}
+
+func (p *parser) readMaxBuffer(t *target, n *yaml.Node) {
+	if !p.scalar(n, "a size such as 64KiB") {
+		return
+	}
+	v, err := parseSize(n.Value)
+	if err != nil {
+		p.add(pos(n), "%s", err)
+	}
+	t.stage.MaxBuffer = &v
+}
+
+func (p *parser) readOnOverflow(t *target, n *yaml.Node) {
+	t.stage.OnOverflow = oneOf[Overflow](p, n, overflowNames)
+}
+
+// stdioWords are the words that a descriptor may be.
+var stdioWords = []string{"pipe", "inherit", "ignore"}
+
+func (p *parser) readStdio(t *target, n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode {
+		out := p.stdio(n, 1)
+		in := out
+		if in.Kind == StdioPipe {
+			in.Kind = StdioIgnore
+		}
+		set(&t.stage.Stdin, in)
+		set(&t.stage.Stdout, out)
+		set(&t.stage.Stderr, out)
+		return
+	}
+	i := 0
+	p.items(n, "descriptors, as in [ignore, pipe, inherit]", func(c *yaml.Node) {
+		if c.Kind == yaml.ScalarNode && c.Tag == "!!null" {
+			i++
+			return // the default
+		}
+		s := p.stdio(c, i)
+		switch i {
+		case 0:
+			set(&t.stage.Stdin, s)
+		case 1:
+			set(&t.stage.Stdout, s)
+		case 2:
+			set(&t.stage.Stderr, s)
+		default:
+			for len(t.stage.Extra) < i-2 {
+				t.stage.Extra = append(t.stage.Extra, Stdio{})
+			}
+			t.stage.Extra[i-3] = s
+		}
+		i++
+	})
+	if i > 10 {
+		p.add(pos(n), "stdio has %d descriptors; 10 are the most that every shell can use", i)
+	}
+}
+
+// set gives a descriptor its entry of stdio unless a named key has it.
+func set(dst *Stdio, s Stdio) {
+	if dst.Kind == StdioDefault {
+		*dst = s
+	}
+}
+
+// stdio reads one entry for descriptor fd.
+func (p *parser) stdio(n *yaml.Node, fd int) Stdio {
+	s := Stdio{Pos: pos(n)}
+	if n.Kind == yaml.MappingNode {
+		p.stdioMap(&s, n, fd)
+		return s
+	}
+	words := stdioWords
+	switch fd {
+	case 0:
+		words = []string{"inherit", "ignore"}
+	case 2:
+		words = append([]string{"stdout"}, stdioWords...)
+	}
+	if n.Kind == yaml.ScalarNode {
+		switch n.Value {
+		case "pipe":
+			s.Kind = StdioPipe
+			if fd == 0 {
+				p.add(s.Pos, "stdin cannot be a pipe to the runner; give text with input, or name a {file: path}")
+			} else if fd > 2 {
+				p.add(s.Pos, "descriptor %d cannot be a pipe to the runner; only stdout and stderr can", fd)
+			}
+			return s
+		case "inherit":
+			s.Kind = StdioInherit
+			return s
+		case "ignore":
+			s.Kind = StdioIgnore
+			return s
+		case "stdout":
+			if fd == 2 {
+				s.Kind = StdioStdout
+				return s
+			}
+		case "ipc":
+			p.add(s.Pos, "\"ipc\" is for fork, which this version of pipe does not support")
+			return s
+		}
+		if fd, err := strconv.Atoi(n.Value); err == nil {
+			p.add(s.Pos, "a descriptor of the runner is written {fd: %d}", fd)
+			return s
+		}
+	}
+	p.add(s.Pos, "expected %s, {file: path} or {fd: N}, not %s%s", strings.Join(words, ", "), kindOf(n), didYouMean(n.Value, words))
+	return s
+}
+
+func (p *parser) stdioMap(s *Stdio, n *yaml.Node, fd int) {
+	p.pairs(n, func(k, v *yaml.Node) {
+		switch k.Value {
+		case "file":
+			s.Kind = StdioFile
+			s.File = p.template(v)
+			if s.File.IsZero() {
+				p.add(pos(v), "file is empty; it takes a path")
+			}
+		case "append":
+			s.Append = p.boolean(v)
+			if fd == 0 {
+				p.add(pos(k), "append has no meaning for stdin")
+			}
+		case "fd":
+			s.Kind = StdioFD
+			s.FD = int(p.integer(v, 0, 1<<20))
+		default:
+			p.add(pos(k), "unknown key %q in a descriptor%s; it is {file: path, append: true} or {fd: N}", k.Value, didYouMean(k.Value, []string{"file", "append", "fd"}))
+		}
+	})
+	if s.Kind == StdioDefault {
+		p.add(s.Pos, "a descriptor is %s, {file: path, append: true} or {fd: N}", strings.Join(stdioWords, ", "))
+	} else if hasKey(n, "file") && hasKey(n, "fd") {
+		p.add(s.Pos, "a descriptor is a file or an fd, not both")
+	} else if s.Append && s.Kind == StdioFD {
+		p.add(s.Pos, "append goes with file only")
+	}
+}

@@ -1,0 +1,161 @@
+package pipeline
+
+// This file holds the schema: the one table of keys that the parser reads
+// files by and that suggestions are made from.
+
+import (
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// place is where a key may stand.
+type place uint8
+
+const (
+	atFile  place = 1 << iota // top level
+	atStep                    // a step that is one program
+	atPipe                    // a step that is a pipe
+	atStage                   // a stage of a pipe
+	atTee                     // a tee
+)
+
+const (
+	atSteps   = atStep | atPipe
+	atProgram = atStep | atStage
+	atLevel   = atFile | atSteps | atStage
+)
+
+var placeNames = []struct {
+	at   place
+	name string
+}{
+	{atFile, "the top level"}, {atStep, "a step"}, {atPipe, "a pipe step"}, {atStage, "a stage"}, {atTee, "a tee"},
+}
+
+// key is one row of the schema.
+type key struct {
+	name string
+	at   place
+	help string
+	read func(*parser, *target, *yaml.Node)
+}
+
+// target is what the keys of one mapping are read into.
+type target struct {
+	file  *Pipeline
+	step  *Step
+	stage *Stage
+	scope **Scope
+}
+
+// level returns the settings of the mapping, made on first use.
+func (t *target) level() *Scope {
+	if *t.scope == nil {
+		*t.scope = &Scope{}
+	}
+	return *t.scope
+}
+
+var schema []key
+
+func init() { // not a literal: the readers refer to the table again
+	schema = []key{
+		{"name", atFile | atSteps, "what people and expressions call it", (*parser).readName},
+		{"description", atFile, "what the pipeline is for", func(p *parser, t *target, n *yaml.Node) { t.file.Description = p.text(n) }},
+		{"params", atFile, "values that the caller gives", (*parser).readParams},
+		{"mode", atFile, "sync or async", (*parser).readMode},
+		{"maxParallel", atFile, "processes at once in async mode; 0: no limit", (*parser).readMaxParallel},
+		{"timeout", atFile | atSteps, "a duration such as 90s, after which the tree is ended", (*parser).readTimeout},
+		{"cleanupTimeout", atFile, "how long steps may clean up after a failure", func(p *parser, t *target, n *yaml.Node) { t.file.CleanupTimeout = p.durationPtr(n) }},
+		{"outputs", atFile, "named expressions over the steps", (*parser).readOutputs},
+		{"steps", atFile, "the list of steps", (*parser).readSteps},
+
+		{"help", atSteps, "what the step does", func(p *parser, t *target, n *yaml.Node) { t.step.Help = p.text(n) }},
+		{"needs", atSteps, "steps that must have ended well before", (*parser).readNeeds},
+		{"sync", atSteps, "in async mode: every later step needs this one", func(p *parser, t *target, n *yaml.Node) { t.step.Sync = p.boolean(n) }},
+		{"if", atSteps, "an expression that decides whether the step runs", func(p *parser, t *target, n *yaml.Node) {
+			t.step.If = p.expression(n)
+			if t.step.If != nil {
+				t.step.If.cond = true
+			}
+		}},
+		{"continueOnError", atSteps, "a failure of the step fails nothing else", func(p *parser, t *target, n *yaml.Node) { t.step.ContinueOnError = p.boolean(n) }},
+		{"idleTimeout", atSteps, "a duration without output, after which the tree is ended", func(p *parser, t *target, n *yaml.Node) { t.step.IdleTimeout = p.duration(n) }},
+
+		{"spawn", atProgram, "program and arguments; output streams", (*parser).readSpawn},
+		{"exec", atProgram, "shell text; output is buffered", (*parser).readExec},
+		{"execFile", atProgram, "program and arguments; output is buffered", (*parser).readExecFile},
+		{"pipe", atPipe, "stages joined stdout to stdin", (*parser).readPipe},
+		{"tee", atTee, "branches that each get the whole stream", (*parser).readTee},
+
+		{"cwd", atLevel, "working directory, relative to the outer level's", func(p *parser, t *target, n *yaml.Node) { t.level().Cwd = p.template(n) }},
+		{"env", atLevel, "variables; replaces the inherited environment", (*parser).readEnv},
+		{"envFile", atLevel, "files of NAME=VALUE lines", (*parser).readEnvFile},
+		{"extendEnv", atLevel, "true, or names and globs: the runner's variables to inherit", (*parser).readExtendEnv},
+		{"unset", atLevel, "variables to remove", func(p *parser, t *target, n *yaml.Node) { t.level().Unset = p.names(n) }},
+		{"shell", atLevel, "builtin, true (/bin/sh), or a shell's path or name", (*parser).readShell},
+		{"set", atLevel, "shell options of exec", (*parser).readSet},
+		{"uid", atSteps | atStage, "numeric user id", func(p *parser, t *target, n *yaml.Node) { t.level().UID = p.id(n) }},
+		{"gid", atSteps | atStage, "numeric group id", func(p *parser, t *target, n *yaml.Node) { t.level().GID = p.id(n) }},
+		{"killSignal", atSteps | atStage, "signal that ends the tree; SIGTERM", func(p *parser, t *target, n *yaml.Node) { t.level().KillSignal = p.signal(n) }},
+		{"killAfter", atSteps | atStage, "time from killSignal to SIGKILL; 5s", func(p *parser, t *target, n *yaml.Node) { t.level().KillAfter = p.durationPtr(n) }},
+		{"drain", atSteps | atStage, "how long a grandchild may hold a stream open; 1s", func(p *parser, t *target, n *yaml.Node) { t.level().Drain = p.durationPtr(n) }},
+		{"sigpipe", atSteps | atStage, "ok or fail: what an upstream SIGPIPE counts as", (*parser).readSigpipe},
+
+		{"stdio", atProgram, "inherit, pipe, ignore, or a list by descriptor", (*parser).readStdio},
+		{"stdin", atProgram | atPipe, "inherit, ignore, {file} or {fd}", func(p *parser, t *target, n *yaml.Node) { t.stage.Stdin = p.stdio(n, 0) }},
+		{"stdout", atProgram | atPipe, "pipe, inherit, ignore, {file} or {fd}", func(p *parser, t *target, n *yaml.Node) { t.stage.Stdout = p.stdio(n, 1) }},
+		{"stderr", atProgram | atPipe, "pipe, inherit, ignore, stdout, {file} or {fd}", func(p *parser, t *target, n *yaml.Node) { t.stage.Stderr = p.stdio(n, 2) }},
+		{"input", atProgram | atPipe, "text given on stdin", func(p *parser, t *target, n *yaml.Node) { t.stage.Input = p.template(n) }},
+		{"argv0", atProgram, "what the program sees as its own name", func(p *parser, t *target, n *yaml.Node) { t.stage.Argv0 = p.template(n) }},
+		{"successCodes", atProgram, "exit codes that count as success; [0]", (*parser).readSuccessCodes},
+		{"maxBuffer", atProgram, "bytes of buffered output held in memory; 1MiB", (*parser).readMaxBuffer},
+		{"onOverflow", atProgram, "spill, kill or truncate", (*parser).readOnOverflow},
+	}
+	byName = make(map[string]*key, len(schema))
+	for i := range schema {
+		byName[schema[i].name] = &schema[i]
+	}
+}
+
+var byName map[string]*key
+
+// planned are keys of the language that this version does not have.
+var planned = strings.Fields("fork on send cluster detached unref background ready restart retry matrix forEach run with secrets sources generates lock")
+
+// keysAt returns the names of the keys that may stand at a place.
+func keysAt(at place) []string {
+	var out []string
+	for _, k := range schema {
+		if k.at&at != 0 {
+			out = append(out, k.name)
+		}
+	}
+	return out
+}
+
+// unknownKey says what is wrong with a key that may not stand where it does.
+func unknownKey(name string, at place) string {
+	for _, w := range planned {
+		if w == name {
+			return "\"" + name + "\" is not supported by this version of pipe"
+		}
+	}
+	here := ""
+	for _, pn := range placeNames {
+		if pn.at&at != 0 {
+			here = pn.name
+		}
+	}
+	if k := byName[name]; k != nil {
+		var where []string
+		for _, pn := range placeNames {
+			if k.at&pn.at != 0 {
+				where = append(where, pn.name)
+			}
+		}
+		return "\"" + name + "\" has no place in " + here + "; it belongs to " + alternatives(where)
+	}
+	return "unknown key \"" + name + "\" in " + here + didYouMean(name, keysAt(at))
+}

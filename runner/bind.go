@@ -1,0 +1,274 @@
+package runner
+
+// This file holds binding: what expressions, levels and defaults come to for
+// one stage, as a Cmd.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/alessio/shellescape"
+
+	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/safety"
+)
+
+// bound is a stage that is ready to start.
+type bound struct {
+	stage   *pipeline.Stage
+	opts    pipeline.Options
+	args    []string // argv of a program, also of an external shell
+	program string
+	env     []string
+	dir     string
+	path    string // PATH to look programs up in
+	input   string
+	files   [3]string // paths of stdio files
+	extra   []string
+	command string // for people
+}
+
+// stepVars returns what the expressions of a step read, for a directory.
+func (r *run) stepVars(i int, dir string) pipeline.Vars {
+	v := r.base
+	v.Dir = dir
+	v.Steps = r.stepValue
+	return v
+}
+
+// stepValue returns a finished step as expressions see it.
+func (r *run) stepValue(name string) (map[string]any, error) {
+	_, i := r.p.Step(name)
+	res := &r.results[i]
+	stages := make([]any, len(res.Stages))
+	for j := range res.Stages {
+		st := &res.Stages[j]
+		stages[j] = map[string]any{"exitCode": st.Exit.Code, "signal": pipeline.SignalName(st.Exit.Signal)}
+	}
+	v := map[string]any{
+		"status": res.Status.String(), "reason": string(res.Reason), "exitCode": res.ExitCode,
+		"signal": res.Signal, "duration": res.Duration().Seconds(), "stages": stages, "stdout": "", "stderr": "",
+	}
+	if len(res.Stages) == 0 {
+		return v, nil
+	}
+	last := &res.Stages[len(res.Stages)-1]
+	for key, b := range map[string]*buffer{"stdout": last.stdout, "stderr": last.stderr} {
+		if b == nil {
+			continue
+		}
+		if b.size > pipeline.MaxStepOutput {
+			return nil, fmt.Errorf("steps.%s.%s has %d bytes; an expression reads at most %d; send it to a file", name, key, b.size, int64(pipeline.MaxStepOutput))
+		}
+		text, err := b.bytes(0)
+		if err != nil {
+			return nil, fmt.Errorf("steps.%s.%s: %w", name, key, err)
+		}
+		v[key] = strings.TrimRight(string(text), "\n")
+	}
+	return v, nil
+}
+
+// bind evaluates everything of a stage.
+func (ex *execution) bind(st *pipeline.Stage) (*bound, error) {
+	r := ex.r
+	b := &bound{stage: st, opts: r.p.Options(ex.step, st), dir: r.dir}
+	vars := ex.vars
+	levels := r.p.Levels(ex.step, st)
+	for _, lv := range levels {
+		if lv.Cwd.IsZero() {
+			continue
+		}
+		dir, err := lv.Cwd.Eval(&vars)
+		if err != nil {
+			return nil, fmt.Errorf("cwd: %w", err)
+		}
+		if dir == "" {
+			return nil, errors.New("cwd is empty; . is the current folder")
+		}
+		if !filepath.IsAbs(dir) {
+			dir = filepath.Join(b.dir, dir)
+		}
+		b.dir = filepath.Clean(dir)
+		if b.dir != r.dir {
+			vars.Params = r.absParams // the caller's paths hold elsewhere too
+		}
+		vars.Dir = b.dir
+	}
+	if err := b.environment(r, levels, &vars); err != nil {
+		return nil, err
+	}
+	if err := b.arguments(&vars); err != nil {
+		return nil, err
+	}
+	var err error
+	if b.input, err = st.Input.Eval(&vars); err != nil {
+		return nil, fmt.Errorf("input: %w", err)
+	}
+	return b, b.paths(&vars)
+}
+
+// paths evaluates the files of stdio, relative to the working directory.
+func (b *bound) paths(vars *pipeline.Vars) error {
+	path := func(io pipeline.Stdio) (string, error) {
+		p, err := io.File.Eval(vars)
+		if err == nil && p != "" && !filepath.IsAbs(p) {
+			p = filepath.Join(b.dir, p)
+		}
+		return p, err
+	}
+	var err error
+	for i, io := range []pipeline.Stdio{b.stage.Stdin, b.stage.Stdout, b.stage.Stderr} {
+		if b.files[i], err = path(io); err != nil {
+			return fmt.Errorf("%s: %w", []string{"stdin", "stdout", "stderr"}[i], err)
+		}
+	}
+	for i, io := range b.stage.Extra {
+		p, err := path(io)
+		if err != nil {
+			return fmt.Errorf("stdio[%d]: %w", i+3, err)
+		}
+		b.extra = append(b.extra, p)
+	}
+	return nil
+}
+
+// environment merges the levels; the inner one wins.
+func (b *bound) environment(r *run, levels []*pipeline.Scope, vars *pipeline.Vars) error {
+	var env safety.Env
+	inherit := &pipeline.ExtendEnv{All: true}
+	for _, lv := range levels {
+		if lv.Env != nil {
+			inherit = &pipeline.ExtendEnv{}
+		}
+	}
+	for _, lv := range levels {
+		if lv.ExtendEnv != nil {
+			inherit = lv.ExtendEnv
+		}
+	}
+	if inherit.All {
+		env.Inherit(r.environ)
+	} else if err := env.InheritNamed(r.environ, inherit.Names); err != nil {
+		return fmt.Errorf("extendEnv: %w", err)
+	}
+	for _, lv := range levels {
+		for _, f := range lv.EnvFile {
+			if err := b.envFile(&env, f, vars); err != nil {
+				return err
+			}
+		}
+		for _, v := range lv.Env {
+			value, err := v.Value.Eval(vars)
+			if err == nil {
+				err = env.Set(v.Name, value)
+			}
+			if err != nil {
+				return fmt.Errorf("env %s: %w", v.Name, err)
+			}
+		}
+		for _, name := range lv.Unset {
+			env.Unset(name)
+		}
+	}
+	b.env = env.Environ()
+	var ok bool
+	if b.path, ok = env.Lookup("PATH"); !ok {
+		b.path = vars.Env["PATH"]
+	}
+	return nil
+}
+
+func (b *bound) envFile(env *safety.Env, f pipeline.Template, vars *pipeline.Vars) error {
+	path, err := f.Eval(vars)
+	if err != nil {
+		return fmt.Errorf("envFile: %w", err)
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(b.dir, path)
+	}
+	text, err := os.ReadFile(path) //nolint:gosec // the file that the step names
+	if err != nil {
+		return fmt.Errorf("envFile: %w", err)
+	}
+	names, values, err := safety.ParseEnvFile(string(text))
+	if err != nil {
+		return fmt.Errorf("envFile %s: %w", path, err)
+	}
+	for i, name := range names {
+		if err := env.Set(name, values[i]); err != nil {
+			return fmt.Errorf("envFile %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// arguments evaluates the program and what it is given.
+func (b *bound) arguments(vars *pipeline.Vars) error {
+	st := b.stage
+	if st.UsesShell() {
+		b.command = st.Text
+		if b.opts.Shell == pipeline.ShellBuiltin {
+			return nil
+		}
+		b.program = b.opts.Shell
+		b.args = []string{b.program, "-c", shellPrefix(&b.opts) + st.Text}
+		return nil
+	}
+	for i, a := range st.Args {
+		words, err := a.EvalArgs(vars)
+		if err != nil {
+			return fmt.Errorf("argument %d: %w", i, err)
+		}
+		b.args = append(b.args, words...)
+	}
+	if len(b.args) == 0 || b.args[0] == "" {
+		return errors.New("the program's name is empty")
+	}
+	b.program = b.args[0]
+	b.command = shellescape.QuoteCommand(b.args)
+	argv0, err := st.Argv0.Eval(vars)
+	if err != nil {
+		return fmt.Errorf("argv0: %w", err)
+	}
+	if argv0 != "" {
+		b.args = slices.Clone(b.args)
+		b.args[0] = argv0
+	}
+	return nil
+}
+
+// shellPrefix sets the shell options in the text itself, on its first line, so
+// that line numbers stay. A default that the shell lacks is left out; command
+// keeps a failing set, which is a special built-in, from ending the shell.
+func shellPrefix(o *pipeline.Options) string {
+	var b strings.Builder
+	for _, name := range o.Set {
+		if o.SetGiven() || name == "errexit" {
+			fmt.Fprintf(&b, "set -o %s; ", name)
+		} else {
+			fmt.Fprintf(&b, "command set -o %s 2>/dev/null || :; ", name)
+		}
+	}
+	return b.String()
+}
+
+// cmd looks the program up and returns what the engine starts.
+func (b *bound) cmd() (*Cmd, error) {
+	path, err := safety.LookPath(b.program, b.path, b.dir)
+	if err != nil {
+		if info, derr := os.Stat(b.dir); derr != nil || !info.IsDir() { // then that is the cause
+			return nil, diagnose(&Cmd{Path: b.program, Dir: b.dir}, err)
+		}
+		code := 126
+		if errors.Is(err, safety.ErrNotFound) {
+			code = 127
+		}
+		return nil, &StartError{Path: b.program, Code: code, Msg: err.Error(), Err: err}
+	}
+	return &Cmd{Path: path, Args: b.args, Env: b.env, Dir: b.dir, UID: b.opts.UID, GID: b.opts.GID}, nil
+}

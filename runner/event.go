@@ -1,0 +1,148 @@
+package runner
+
+// This file holds the event stream: the only output of the runner.
+
+import (
+	"time"
+
+	"github.com/pipe-runner/pipe/pipeline"
+)
+
+// EventType says what an [Event] tells.
+type EventType uint8
+
+const (
+	EventStepStart EventType = iota + 1 // a step begins
+	EventSpawn                          // a process was started: Stage, Pid
+	EventData                           // output: Stage, Stream, Data
+	EventExit                           // a process ended: Stage, Pid, Exit
+	EventClose                          // its streams ended too: Stage
+	EventWarning                        // Message
+	EventStepEnd                        // Result
+	EventRunEnd                         // the last event
+)
+
+// Stream is stdout or stderr.
+type Stream uint8
+
+const (
+	Stdout Stream = 1
+	Stderr Stream = 2
+)
+
+// Event is one thing that happened.
+//
+// Events of one stream of output arrive in order and one at a time, and so do
+// all others among themselves; but output of several streams may arrive at
+// once, so a sink that merges them locks. A sink may block, which blocks that
+// stream alone.
+type Event struct {
+	Type     EventType
+	Time     time.Time
+	Pipeline *pipeline.Pipeline
+	Step     int // place in Pipeline.Steps; -1 for the run itself
+	Stage    int
+	Pid      int
+	Stream   Stream
+	Data     []byte // borrowed: valid during the call only
+	Whole    bool   // Data is all that the stream had, not a part of it
+	Exit     Status
+	Message  string
+	Result   *StepResult
+}
+
+// StepStatus is the state that a step ends in.
+type StepStatus uint8
+
+const (
+	StatusPending   StepStatus = iota // not decided yet
+	StatusRunning                     // started
+	StatusSuccess                     // ended well
+	StatusFailure                     // did not
+	StatusSkipped                     // never started
+	StatusCancelled                   // ended by the runner for another's sake
+)
+
+var statusNames = []string{"pending", "running", "success", "failure", "skipped", "cancelled"}
+
+// String returns the status as expressions see it.
+func (s StepStatus) String() string { return statusNames[s] }
+
+// Reason says why a step did not end well; "" where it did.
+type Reason string
+
+// The reasons, as expressions see them.
+const (
+	ReasonExit        Reason = "exit"
+	ReasonSignal      Reason = "signal"
+	ReasonTimeout     Reason = "timeout"
+	ReasonIdleTimeout Reason = "idleTimeout"
+	ReasonMaxBuffer   Reason = "maxBuffer"
+	ReasonSpawn       Reason = "spawn"
+	ReasonExpression  Reason = "expression"
+)
+
+// StepResult is what came of one step.
+type StepResult struct {
+	Index      int
+	Label      string
+	Status     StepStatus
+	Reason     Reason
+	ExitCode   int // as a shell would report it
+	Signal     string
+	Err        error  // why it could not start, or which expression failed
+	Command    string // of the stage that failed, quoted for a shell
+	Start, End time.Time
+	Stages     []StageResult
+	// CancelledBy is the label of the step whose failure ended or skipped this
+	// one; "" where it was none.
+	CancelledBy string
+	// Background output that is over: what was left when the step ended.
+	Left []string
+}
+
+// Duration returns how long the step ran.
+func (r *StepResult) Duration() time.Duration { return r.End.Sub(r.Start) }
+
+// StageResult is what came of one process.
+type StageResult struct {
+	Pid     int
+	Exit    Status
+	Err     error // why it could not start
+	Command string
+	Branch  bool // it belongs to a branch of a tee
+
+	stdout, stderr *buffer
+}
+
+// Stdout returns what the stage wrote to stdout, if it is an exec or execFile;
+// at most limit bytes (0: all that was kept). The error is that of reading the
+// file that the output was spilled to.
+func (s *StageResult) Stdout(limit int64) ([]byte, error) { return s.stdout.bytes(limit) }
+
+// Stderr is as Stdout, for stderr.
+func (s *StageResult) Stderr(limit int64) ([]byte, error) { return s.stderr.bytes(limit) }
+
+// Result is what came of a run.
+type Result struct {
+	Steps   []StepResult // in file order
+	Outputs map[string]any
+	// ExitCode is the exit status that the contract gives the run: 0, or that
+	// of the step that failed first, or 130 or 143 after an interrupt.
+	ExitCode int
+	// Cause is the step that failed first, or nil.
+	Cause *StepResult
+	// Interrupted is set where the context ended the run.
+	Interrupted error
+}
+
+// Close removes the files that large outputs were spilled to. The outputs
+// cannot be read any more.
+func (r *Result) Close() {
+	for i := range r.Steps {
+		for j := range r.Steps[i].Stages {
+			r.Steps[i].Stages[j].stdout.close()
+			r.Steps[i].Stages[j].stderr.close()
+		}
+	}
+}

@@ -1,0 +1,348 @@
+package guard
+
+// This file holds the guard on Linux.
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// env tells the second process the number of its end of the pipe and the pid of
+// the first one. It is removed from the environment at once.
+const env = "PIPE_GUARD"
+
+// Guard follows the processes of this program. Its methods may be called by
+// several goroutines at once.
+type Guard struct {
+	mu     sync.Mutex
+	pids   map[int]bool // children that were started here and not yet waited for
+	before map[int]bool // children that were there before
+	starts chan func()
+}
+
+// Enter makes the program two processes, as the package says, and returns in
+// the second one; the first one never returns from it. The second one leads a
+// process group of its own; it gets the signals that the first one is sent.
+// An error means that the guard is not there; the program can go on without.
+func Enter() (*Guard, error) {
+	if v, ok := os.LookupEnv(env); ok {
+		_ = os.Unsetenv(env)
+		fd, ppid, ok := strings.Cut(v, ":")
+		n, err := strconv.Atoi(fd)
+		if ok && err == nil && ppid == strconv.Itoa(os.Getppid()) {
+			return second(n)
+		}
+	}
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("guard: no pipe: %w", err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	// From here on a signal must reach the second process, which is not there
+	// yet: they are kept until it is.
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, forwarded...)
+	subreaper()
+	_, _ = unix.FcntlInt(uintptr(p[0]), unix.F_SETFD, 0) //nolint:gosec // a descriptor; the child is to have it
+	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
+		Env:   append(os.Environ(), fmt.Sprintf("%s=%d:%d", env, p[0], os.Getpid())),
+		Files: []uintptr{0, 1, 2},
+		Sys:   &syscall.SysProcAttr{Setpgid: true},
+	})
+	if err != nil { // no /proc
+		pid, err = syscall.ForkExec(exe, os.Args, &syscall.ProcAttr{
+			Env:   append(os.Environ(), fmt.Sprintf("%s=%d:%d", env, p[0], os.Getpid())),
+			Files: []uintptr{0, 1, 2},
+			Sys:   &syscall.SysProcAttr{Setpgid: true},
+		})
+	}
+	if err != nil {
+		signal.Stop(signals)
+		_ = unix.Close(p[0])
+		_ = unix.Close(p[1])
+		return nil, fmt.Errorf("guard: cannot start %s again: %w", exe, err)
+	}
+	// The descriptors that the caller handed over are the second one's now; a
+	// copy here would keep pipes from ending. The runtime's own are beyond
+	// what is closed: they close on exec.
+	_ = unix.Close(p[0])
+	closeInherited(p[1])
+	first(pid, signals)
+	return nil, nil // not reached
+}
+
+var forwarded = []os.Signal{
+	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
+	syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGWINCH, syscall.SIGALRM,
+}
+
+func subreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// closeInherited closes what does not close on exec: nothing of this program
+// is like that, so it came from the caller.
+func closeInherited(keep int) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd < 3 || fd == keep {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 { //nolint:gosec // a descriptor
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// first is the rest of the first process: it waits for the second one, reaps
+// what comes to it, and ends what is left.
+func first(pid int, signals <-chan os.Signal) {
+	go func() {
+		for s := range signals {
+			sig, _ := s.(syscall.Signal)
+			_ = syscall.Kill(pid, sig)
+			if sig == syscall.SIGTSTP {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+			}
+		}
+	}()
+	var ws syscall.WaitStatus
+	for {
+		got, err := syscall.Wait4(-1, &ws, 0, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			os.Exit(70)
+		}
+		if got == pid {
+			break
+		}
+	}
+	status := ws.ExitStatus()
+	if ws.Signaled() {
+		status = 128 + int(ws.Signal())
+	}
+	killAll(func(int) bool { return true })
+	os.Exit(status)
+}
+
+// second is what Enter does in the second process.
+func second(fd int) (*Guard, error) {
+	lifeline := os.NewFile(uintptr(fd), "lifeline") //nolint:gosec // a descriptor
+	_ = unix.CloseRange(3, ^uint(0)>>33, unix.CLOSE_RANGE_CLOEXEC)
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC) //nolint:gosec // as above, for old kernels
+	subreaper()
+	g := &Guard{pids: map[int]bool{}, before: map[int]bool{}, starts: make(chan func())}
+	for _, pid := range children() {
+		g.before[pid] = true
+	}
+	go func() { // the death signal is tied to the thread, which must not end
+		runtime.LockOSThread()
+		for start := range g.starts {
+			start()
+		}
+	}()
+	go func() {
+		var b [1]byte
+		for {
+			_, err := lifeline.Read(b[:])
+			if err != nil {
+				break
+			}
+		}
+		killAll(func(int) bool { return true })
+		os.Exit(137)
+	}()
+	return g, nil
+}
+
+// Fork starts a process by start, and notes its pid.
+func (g *Guard) Fork(start func(syscall.Signal) (int, error)) (pid int, err error) {
+	done := make(chan struct{})
+	g.starts <- func() {
+		g.mu.Lock() // or an end of it could be taken for an orphan's
+		defer g.mu.Unlock()
+		if pid, err = start(syscall.SIGKILL); err == nil {
+			g.pids[pid] = true
+		}
+		close(done)
+	}
+	<-done
+	return pid, err
+}
+
+// Reaped tells that a process has been waited for, and reaps orphans that have
+// ended meanwhile.
+func (g *Guard) Reaped(pid int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.pids, pid)
+	g.reapOrphans()
+}
+
+// reapOrphans reaps ended children that this program did not start. A peek at
+// any ended child costs one call where there is none.
+func (g *Guard) reapOrphans() {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err != nil || info.Signo == 0 {
+			return
+		}
+		// The pid stands behind signo, errno, code and padding.
+		pid := int(siginfoPid(&info))
+		if g.own(pid) {
+			return // somebody waits for it
+		}
+		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+	}
+}
+
+// own reports whether a child is none of the guard's: started by the runner,
+// there before, or in this program's own group, as what a host starts is.
+func (g *Guard) own(pid int) bool {
+	if g.pids[pid] || g.before[pid] {
+		return true
+	}
+	pgid, err := syscall.Getpgid(pid)
+	return err == nil && pgid == syscall.Getpgrp()
+}
+
+// EndOrphans ends the processes that left the group they were started in and
+// lost their parent: SIGTERM, after grace SIGKILL. It returns their names. It
+// is called when the last run of the program is over.
+func (g *Guard) EndOrphans(grace time.Duration) []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	names := map[string]bool{}
+	deadline := time.Now().Add(grace)
+	sig := syscall.SIGTERM
+	for {
+		g.reapOrphans()
+		var fds []unix.PollFd
+		for _, pid := range children() {
+			if g.own(pid) {
+				continue
+			}
+			if n := name(pid); n != "" {
+				names[n] = true
+			}
+			for _, d := range append(descendants(pid), pid) {
+				_ = syscall.Kill(d, sig)
+			}
+			if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+				fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}) //nolint:gosec // a descriptor
+			} else {
+				_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+			}
+		}
+		if len(fds) == 0 {
+			break
+		}
+		timeout := max(1, int(time.Until(deadline).Milliseconds()))
+		_, _ = unix.Poll(fds, timeout)
+		for _, f := range fds {
+			_ = unix.Close(int(f.Fd))
+		}
+		if time.Now().After(deadline) {
+			sig = syscall.SIGKILL
+			deadline = time.Now().Add(100 * time.Millisecond)
+		}
+	}
+	out := make([]string, 0, len(names))
+	for n := range names {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// children returns the children of this program, of all its threads.
+func children() []int { return childrenOf("self") }
+
+func childrenOf(proc string) []int {
+	dir := "/proc/" + proc + "/task/"
+	tasks, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, t := range tasks {
+		b, err := os.ReadFile(dir + t.Name() + "/children")
+		if err != nil {
+			continue
+		}
+		for _, w := range bytes.Fields(b) {
+			if n, err := strconv.Atoi(string(w)); err == nil {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+func descendants(pid int) []int {
+	var out []int
+	for todo := childrenOf(strconv.Itoa(pid)); len(todo) > 0; {
+		p := todo[len(todo)-1]
+		out = append(out, p)
+		todo = append(todo[:len(todo)-1], childrenOf(strconv.Itoa(p))...)
+	}
+	return out
+}
+
+func name(pid int) string {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b)) + " (pid " + strconv.Itoa(pid) + ")"
+}
+
+// killAll kills all descendants, in passes: what is killed may have started
+// something before, which comes here then. It gives up after five seconds.
+func killAll(mine func(pid int) bool) {
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		found := false
+		for _, pid := range children() {
+			if !mine(pid) {
+				continue
+			}
+			found = true
+			for _, d := range descendants(pid) {
+				_ = syscall.Kill(d, syscall.SIGKILL)
+			}
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		for {
+			got, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+			if err == syscall.ECHILD {
+				return
+			}
+			if err != nil || got == 0 {
+				break
+			}
+		}
+		if !found {
+			return
+		}
+		time.Sleep(time.Millisecond) // the kernel is tearing them down
+	}
+}

@@ -1,0 +1,21 @@
+//go:build unix
+
+package runner
+
+// This file holds the limits that the system sets.
+
+import "syscall"
+
+// maxBigPipes is how many pipes are given 1 MiB at once: an unprivileged user
+// has 64 of them, and after that all further ones get 8 KiB.
+const maxBigPipes = 16
+
+// maxProcesses returns how many processes may run at once with the descriptors
+// that this process may open; each takes up to six.
+func maxProcesses() int {
+	var lim syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim) != nil || lim.Cur > 1<<30 {
+		return 0
+	}
+	return max(1, (int(lim.Cur)-24)/6) //nolint:gosec // checked above
+}

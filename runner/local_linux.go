@@ -1,0 +1,256 @@
+package runner
+
+// This file holds what Linux adds: pidfds, which let a goroutine wait for a
+// process without a thread, and /proc, which shows descendants that left the
+// group.
+
+import (
+	"bytes"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func wantPidfd(sys *syscall.SysProcAttr, fd *int) { sys.PidFD = fd }
+
+func deathSignal(sys *syscall.SysProcAttr, sig syscall.Signal) { sys.Pdeathsig = sig }
+
+func maxRSS(ru *syscall.Rusage) int64 { return ru.Maxrss << 10 }
+
+// awaitExit parks until the process has exited, and leaves it to be reaped.
+func (p *localProcess) awaitExit() {
+	if p.pidfd >= 0 {
+		fd := p.pidfd
+		if unix.SetNonblock(fd, true) == nil {
+			f := os.NewFile(uintptr(fd), "pidfd")
+			defer f.Close()
+			if rc, err := f.SyscallConn(); err == nil {
+				err = rc.Read(func(uintptr) bool { return exited(p.pid, unix.WNOHANG) })
+				if err == nil {
+					return
+				}
+			}
+		}
+	}
+	exited(p.pid, 0)
+}
+
+// exited waits for the exit without reaping. An error counts as an exit: there
+// is nothing to wait for then.
+func exited(pid, flags int) bool {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|flags, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		return err != nil || info.Signo != 0
+	}
+}
+
+// withoutTTOU runs f with SIGTTOU blocked in its thread: who is not the owner
+// of a terminal may then still change it.
+func withoutTTOU(f func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var old unix.Sigset_t
+	set := unix.Sigset_t{}
+	set.Val[0] = 1 << (uint(unix.SIGTTOU) - 1)
+	if unix.PthreadSigmask(unix.SIG_BLOCK, &set, &old) == nil {
+		defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) }()
+	}
+	f()
+}
+
+// stat is the part of /proc/PID/stat that tells families apart.
+type stat struct {
+	comm       string
+	state      byte
+	ppid, pgrp int
+}
+
+func readStat(pid int) (stat, bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return stat{}, false
+	}
+	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	if open < 0 || end < open {
+		return stat{}, false
+	}
+	f := strings.Fields(string(b[end+1:]))
+	if len(f) < 3 {
+		return stat{}, false
+	}
+	s := stat{comm: string(b[open+1 : end]), state: f[0][0]}
+	s.ppid, _ = strconv.Atoi(f[1])
+	s.pgrp, _ = strconv.Atoi(f[2])
+	return s, true
+}
+
+// children returns the children of a process, of all its threads.
+func children(pid int) []int {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task/"
+	tasks, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, t := range tasks {
+		b, err := os.ReadFile(dir + t.Name() + "/children")
+		if err != nil {
+			continue
+		}
+		for _, w := range bytes.Fields(b) {
+			if n, err := strconv.Atoi(string(w)); err == nil {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+// findExtra notes the descendants that are not in the group.
+func (p *localProcess) findExtra() {
+	known := map[int]bool{p.pid: true}
+	for _, m := range p.extra {
+		known[m.pid] = true
+	}
+	todo := children(p.pid)
+	for len(todo) > 0 {
+		pid := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		todo = append(todo, children(pid)...)
+		if known[pid] {
+			continue
+		}
+		known[pid] = true
+		if s, ok := readStat(pid); ok && s.pgrp != p.pid {
+			p.extra = append(p.extra, openMember(pid, s.comm))
+		}
+	}
+}
+
+func openMember(pid int, name string) member {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		fd = -1
+	}
+	return member{pid, fd, name + " (pid " + strconv.Itoa(pid) + ")"}
+}
+
+func closeMembers(ms []member) {
+	for i := range ms {
+		if ms[i].fd >= 0 {
+			_ = unix.Close(ms[i].fd)
+			ms[i].fd = -1
+		}
+	}
+}
+
+func (p *localProcess) signalExtra(sig syscall.Signal) {
+	for _, m := range p.extra {
+		if m.fd >= 0 {
+			_ = unix.PidfdSendSignal(m.fd, sig, nil, 0)
+		}
+	}
+}
+
+// groupMembers returns the living processes of a group.
+func groupMembers(pgid int) []member {
+	d, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	names, _ := d.Readdirnames(-1)
+	_ = d.Close()
+	var out []member
+	for _, n := range names {
+		pid, err := strconv.Atoi(n)
+		if err != nil {
+			continue
+		}
+		if s, ok := readStat(pid); ok && s.pgrp == pgid && s.state != 'Z' && s.state != 'X' {
+			out = append(out, openMember(pid, s.comm))
+		}
+	}
+	return out
+}
+
+// awaitGone waits until all members have ended, or the deadline (zero: none);
+// it reports whether they have.
+func awaitGone(ms []member, deadline time.Time) bool {
+	for _, m := range ms {
+		for m.fd >= 0 {
+			timeout := -1
+			if !deadline.IsZero() {
+				timeout = max(0, int(time.Until(deadline).Milliseconds())+1)
+			}
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}}, timeout) //nolint:gosec // a descriptor
+			if err == unix.EINTR {
+				continue
+			}
+			if err == nil && n == 0 {
+				return false
+			}
+			break
+		}
+	}
+	return true
+}
+
+// holders names the processes that have the other end of a pipe open.
+func holders(pipes []*os.File) []string {
+	want := map[string]bool{}
+	for _, f := range pipes {
+		if rc, err := f.SyscallConn(); err == nil {
+			_ = rc.Control(func(fd uintptr) {
+				if link, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(fd))); err == nil {
+					want[link] = true
+				}
+			})
+		}
+	}
+	var out []string
+	procs, _ := os.ReadDir("/proc")
+	for _, e := range procs {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		fds, _ := os.ReadDir("/proc/" + e.Name() + "/fd")
+		for _, f := range fds {
+			if link, err := os.Readlink("/proc/" + e.Name() + "/fd/" + f.Name()); err == nil && want[link] {
+				s, _ := readStat(pid)
+				out = append(out, s.comm+" (pid "+e.Name()+")")
+				break
+			}
+		}
+	}
+	return out
+}
+
+// growPipe gives a pipe room for 1 MiB, where the system allows it.
+func growPipe(f *os.File) {
+	if rc, err := f.SyscallConn(); err == nil {
+		_ = rc.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, 1<<20) })
+	}
+}
+
+// readerGone reports whether nothing reads a pipe any more.
+func readerGone(f *os.File) bool {
+	gone := false
+	if rc, err := f.SyscallConn(); err == nil {
+		_ = rc.Control(func(fd uintptr) {
+			pfd := []unix.PollFd{{Fd: int32(fd)}} //nolint:gosec // a descriptor
+			n, err := unix.Poll(pfd, 0)
+			gone = err == nil && n == 1 && pfd[0].Revents&unix.POLLERR != 0
+		})
+	}
+	return gone
+}

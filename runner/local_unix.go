@@ -1,0 +1,221 @@
+//go:build unix
+
+package runner
+
+// This file holds how a process is started, signalled and given a terminal on
+// Unix systems.
+
+import (
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// osProcess is the part of a process that differs between systems.
+type osProcess struct {
+	pid   int
+	pidfd int // -1: none
+
+	mu     sync.Mutex
+	reaped bool
+	extra  []member // signalled descendants outside of the group
+
+	terminal *os.File
+	owner    int // the group that had the terminal before
+	modes    *term.State
+}
+
+// member is a process that may not be ours to wait for.
+type member struct {
+	pid  int
+	fd   int // pidfd, or -1
+	name string
+}
+
+func (p *localProcess) start(c *Cmd, files []*os.File) error {
+	fds := make([]uintptr, len(files))
+	for i, f := range files {
+		if fds[i] = ^uintptr(0); f != nil {
+			fds[i] = f.Fd() // makes it blocking, as a child expects
+		}
+	}
+	sys := &syscall.SysProcAttr{Setpgid: true}
+	p.pidfd = -1
+	wantPidfd(sys, &p.pidfd)
+	if c.UID != nil || c.GID != nil {
+		sys.Credential = credential(c)
+	}
+	if c.Terminal != nil {
+		p.takeTerminal(c.Terminal, sys)
+	}
+	env := c.Env
+	if env == nil {
+		env = []string{}
+	}
+	fork := func(death syscall.Signal) (int, error) {
+		deathSignal(sys, death)
+		return syscall.ForkExec(c.Path, c.Args, &syscall.ProcAttr{Dir: c.Dir, Env: env, Files: fds, Sys: sys})
+	}
+	var err error
+	if p.tree != nil {
+		p.pid, err = p.tree.Fork(fork)
+	} else {
+		p.pid, err = fork(0)
+	}
+	runtime.KeepAlive(files)
+	if err != nil {
+		p.giveTerminal()
+	}
+	return err
+}
+
+func credential(c *Cmd) *syscall.Credential {
+	cred := &syscall.Credential{Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())} //nolint:gosec // ids of the system
+	if c.UID != nil {
+		cred.Uid = *c.UID
+	}
+	if c.GID != nil {
+		cred.Gid = *c.GID
+	}
+	cred.NoSetGroups = os.Geteuid() != 0
+	return cred
+}
+
+// Pid returns the process id.
+func (p *localProcess) Pid() int { return p.pid }
+
+// Wait waits for the exit and reaps the process.
+func (p *localProcess) Wait() Status {
+	p.awaitExit()
+	var ws syscall.WaitStatus
+	var ru syscall.Rusage
+	p.mu.Lock()
+	for {
+		_, err := syscall.Wait4(p.pid, &ws, 0, &ru)
+		if err != syscall.EINTR {
+			break
+		}
+	}
+	p.reaped = true
+	p.mu.Unlock()
+	if p.tree != nil {
+		p.tree.Reaped(p.pid)
+	}
+	p.giveTerminal()
+	st := Status{Code: ws.ExitStatus(), User: time.Duration(ru.Utime.Nano()), Sys: time.Duration(ru.Stime.Nano()), MaxRSS: maxRSS(&ru)}
+	if ws.Signaled() {
+		st.Signal, st.CoreDumped = ws.Signal(), ws.CoreDump()
+		st.Code = 128 + int(st.Signal)
+	}
+	return st
+}
+
+// Signal sends a signal to the group, and to descendants that left it. The
+// number of a group whose leader has been reaped stays taken as long as it has
+// members, and a group of that number with a leader is another one.
+func (p *localProcess) Signal(sig syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reaped && !orphanGroup(p.pid) {
+		p.signalExtra(sig)
+		return
+	}
+	if !p.reaped {
+		p.findExtra()
+	}
+	_ = syscall.Kill(-p.pid, sig)
+	if sig != syscall.SIGKILL && sig != syscall.SIGCONT && sig != syscall.SIGTSTP {
+		_ = syscall.Kill(-p.pid, syscall.SIGCONT) // a stopped process acts on no signal
+	}
+	p.signalExtra(sig)
+}
+
+// orphanGroup reports whether the group has members but no leader.
+func orphanGroup(pgid int) bool {
+	return syscall.Kill(-pgid, 0) != syscall.ESRCH && syscall.Kill(pgid, 0) == syscall.ESRCH
+}
+
+// Left reports whether the group, or a descendant outside of it, has survived.
+func (p *localProcess) Left() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.extra) > 0 || orphanGroup(p.pid)
+}
+
+// End ends what is left of the group and of the descendants outside of it.
+func (p *localProcess) End(sig syscall.Signal, grace time.Duration) []string {
+	if !p.Left() {
+		return nil
+	}
+	p.mu.Lock()
+	extra := p.extra
+	p.mu.Unlock()
+	names := map[string]bool{}
+	note := func(ms []member) {
+		for _, m := range ms {
+			names[m.name] = true
+		}
+	}
+	note(extra)
+	deadline := time.Now().Add(grace)
+	if grace == 0 {
+		deadline = time.Time{}
+	}
+	for {
+		p.Signal(sig)
+		group := groupMembers(p.pid)
+		note(group)
+		gone := awaitGone(group, deadline) && awaitGone(extra, deadline)
+		closeMembers(group)
+		if gone && !orphanGroup(p.pid) {
+			break
+		}
+		if gone && len(group) == 0 {
+			break // only zombies are left, which their parents reap
+		}
+		if !gone {
+			sig, deadline = syscall.SIGKILL, time.Now().Add(time.Second)
+		}
+	}
+	p.mu.Lock()
+	closeMembers(p.extra)
+	p.extra = nil
+	p.mu.Unlock()
+	return slices.Sorted(maps.Keys(names))
+}
+
+// takeTerminal makes the child's group the one that owns the terminal.
+func (p *localProcess) takeTerminal(tty *os.File, sys *syscall.SysProcAttr) {
+	fd := int(tty.Fd())
+	owner, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+	if err != nil {
+		return // not the controlling terminal: nothing to own
+	}
+	p.terminal, p.owner = tty, owner
+	p.modes, _ = term.GetState(fd)
+	sys.Foreground, sys.Ctty = true, fd
+}
+
+// giveTerminal gives the terminal back and restores its modes.
+func (p *localProcess) giveTerminal() {
+	if p.terminal == nil {
+		return
+	}
+	fd := int(p.terminal.Fd())
+	withoutTTOU(func() {
+		owner := int32(p.owner) //nolint:gosec // a process id
+		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&owner)))
+		if p.modes != nil {
+			_ = term.Restore(fd, p.modes)
+		}
+	})
+	p.terminal = nil
+}

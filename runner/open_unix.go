@@ -1,0 +1,80 @@
+//go:build unix
+
+package runner
+
+// This file holds how files are opened without blocking.
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// openFile opens a file as os.OpenFile does, except that a FIFO whose other
+// end is not open yet is waited for only as long as the context lasts. The
+// kernel has no event for that moment, so it is asked again now and then.
+func openFile(ctx context.Context, path string, flag int, perm os.FileMode) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return os.OpenFile(path, flag, perm) //nolint:gosec // the path that the step names
+	}
+	if flag&(os.O_WRONLY|os.O_RDWR) == 0 {
+		return openFIFO(ctx, path)
+	}
+	for delay := time.Millisecond; ; delay = min(2*delay, 20*time.Millisecond) {
+		f, err := os.OpenFile(path, flag|syscall.O_NONBLOCK, perm) //nolint:gosec // as above
+		if !errors.Is(err, syscall.ENXIO) {
+			return f, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, &os.PathError{Op: "open", Path: path, Err: ctx.Err()}
+		case <-time.After(delay):
+		}
+	}
+}
+
+// openFIFO opens a FIFO for reading once it has a writer. A blocking open does
+// that; it is released by opening the other end when the context is done.
+func openFIFO(ctx context.Context, path string) (*os.File, error) {
+	type result struct {
+		f   *os.File
+		err error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		f, err := os.OpenFile(path, os.O_RDONLY, 0) //nolint:gosec // as above
+		opened <- result{f, err}
+	}()
+	select {
+	case r := <-opened:
+		return r.f, r.err
+	case <-ctx.Done():
+	}
+	for {
+		if w, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil { //nolint:gosec // as above
+			_ = w.Close()
+		}
+		select {
+		case r := <-opened:
+			if r.f != nil {
+				_ = r.f.Close()
+			}
+			return nil, &os.PathError{Op: "open", Path: path, Err: ctx.Err()}
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// dupDescriptor returns a copy of a descriptor that this program was given.
+func dupDescriptor(fd int) (*os.File, error) {
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3) //nolint:gosec // a descriptor
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(n), "fd"), nil //nolint:gosec // a descriptor
+}

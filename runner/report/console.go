@@ -1,0 +1,320 @@
+// Package report shows the events of a run to people and programs. A view
+// decides nothing; it is a function of the stream of events.
+package report
+
+// This file holds the console.
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner"
+)
+
+// Console writes the output of the steps to Out and everything else to Err. In
+// async mode each line begins with its step's name. Its Event may be called by
+// several goroutines at once.
+type Console struct {
+	Out, Err io.Writer
+	Prefix   bool // begin lines with the step's name
+	Color    bool // of Err only
+	// Fail, if not nil, is called once when Out cannot be written to.
+	Fail func(error)
+
+	mu     sync.Mutex
+	tails  map[int]*tail
+	lines  map[lineKey]*bytes.Buffer
+	failed bool
+}
+
+type lineKey struct {
+	step, stage int
+	stream      runner.Stream
+}
+
+// Event takes one event.
+func (c *Console) Event(e runner.Event) {
+	switch e.Type {
+	case runner.EventData:
+		c.data(e)
+	case runner.EventWarning:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.say("warning: ", "33", e, e.Message)
+	case runner.EventClose:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.flush(e)
+	case runner.EventStepEnd:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if e.Result.Status != runner.StatusFailure {
+			delete(c.tails, e.Step)
+		}
+	}
+}
+
+func (c *Console) say(what, color string, e runner.Event, msg string) {
+	where := ""
+	if e.Step >= 0 {
+		where = e.Pipeline.Label(e.Step) + ": "
+	}
+	fmt.Fprintf(c.Err, "pipe: %s%s%s\n", c.paint(color, what), where, msg)
+}
+
+func (c *Console) paint(color, s string) string {
+	if !c.Color {
+		return s
+	}
+	return "\x1b[" + color + "m" + s + "\x1b[0m"
+}
+
+func (c *Console) data(e runner.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tails == nil {
+		c.tails = map[int]*tail{}
+		c.lines = map[lineKey]*bytes.Buffer{}
+	}
+	t := c.tails[e.Step]
+	if t == nil {
+		t = &tail{}
+		c.tails[e.Step] = t
+	}
+	t.add(e.Data)
+	if !c.Prefix {
+		c.write(e.Stream, e.Data)
+		return
+	}
+	key := lineKey{e.Step, e.Stage, e.Stream}
+	buf := c.lines[key]
+	if buf == nil {
+		buf = &bytes.Buffer{}
+		c.lines[key] = buf
+	}
+	c.prefixed(e, buf)
+}
+
+// maxLine is how much of a line without an end is held back.
+const maxLine = 64 << 10
+
+// prefixed writes the whole lines that have come, each with its prefix.
+func (c *Console) prefixed(e runner.Event, buf *bytes.Buffer) {
+	buf.Write(e.Data)
+	var out bytes.Buffer
+	name := e.Pipeline.Label(e.Step) + " | "
+	for {
+		i := bytes.IndexByte(buf.Bytes(), '\n')
+		if i < 0 {
+			if buf.Len() < maxLine {
+				break
+			}
+			i = buf.Len() - 1
+		}
+		out.WriteString(name)
+		line := buf.Next(i + 1)
+		out.Write(line)
+		if line[len(line)-1] != '\n' {
+			out.WriteByte('\n')
+		}
+	}
+	c.write(e.Stream, out.Bytes())
+}
+
+// flush writes the last lines of a stage, which have no newline.
+func (c *Console) flush(e runner.Event) {
+	for _, s := range []runner.Stream{runner.Stdout, runner.Stderr} {
+		key := lineKey{e.Step, e.Stage, s}
+		if buf := c.lines[key]; buf != nil && buf.Len() > 0 {
+			c.write(s, []byte(e.Pipeline.Label(e.Step)+" | "+buf.String()+"\n"))
+		}
+		delete(c.lines, key)
+	}
+}
+
+func (c *Console) write(s runner.Stream, b []byte) {
+	w := c.Out
+	if s == runner.Stderr {
+		w = c.Err
+	}
+	if len(b) == 0 || s == runner.Stdout && c.failed {
+		return
+	}
+	if _, err := w.Write(b); err != nil && s == runner.Stdout {
+		c.failed = true
+		if c.Fail != nil {
+			c.Fail(err)
+		}
+	}
+}
+
+// tailLines and tailBytes bound what is kept of a step's output for the case
+// that it fails.
+const (
+	tailLines = 10
+	tailBytes = 4 << 10
+)
+
+// tail keeps the end of a stream.
+type tail struct {
+	b    []byte
+	more bool
+}
+
+func (t *tail) add(b []byte) {
+	if len(b) >= tailBytes {
+		t.b, t.more = append(t.b[:0], b[len(b)-tailBytes:]...), true
+		return
+	}
+	t.b = append(t.b, b...)
+	if len(t.b) > 4*tailBytes {
+		t.b, t.more = append(t.b[:0], t.b[len(t.b)-tailBytes:]...), true
+	}
+}
+
+// text returns the last lines, as far as they are fit to be shown.
+func (t *tail) text() []string {
+	b := bytes.TrimRight(t.b, "\n")
+	if len(b) > tailBytes {
+		b = b[len(b)-tailBytes:]
+	}
+	if len(b) == 0 {
+		return nil
+	}
+	lines := strings.Split(string(b), "\n")
+	if len(lines) > tailLines {
+		lines = lines[len(lines)-tailLines:]
+	}
+	for i, l := range lines {
+		lines[i] = strings.Map(func(r rune) rune {
+			if r < ' ' && r != '\t' || r == 0x7f {
+				return -1
+			}
+			return r
+		}, strings.ToValidUTF8(l, "?"))
+	}
+	return lines
+}
+
+// Summary writes what went wrong in one block, the cause first. It writes
+// nothing about a run in which all went well.
+func (c *Console) Summary(p *pipeline.Pipeline, res *runner.Result) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if res.Interrupted != nil {
+		fmt.Fprintf(c.Err, "pipe: %s\n", c.paint("31", res.Interrupted.Error()))
+	}
+	for i := range res.Steps {
+		st := &res.Steps[i]
+		if st.Status == runner.StatusFailure && (res.Cause == nil || st.Index != res.Cause.Index) {
+			note := ""
+			if p.Steps[i].ContinueOnError {
+				note = " (continueOnError)"
+			}
+			fmt.Fprintf(c.Err, "pipe: %s also failed: %s%s\n", st.Label, Describe(st), note)
+		}
+	}
+	if res.Cause != nil {
+		c.cause(p, res)
+	}
+}
+
+func (c *Console) cause(p *pipeline.Pipeline, res *runner.Result) {
+	f := res.Cause
+	step := p.Steps[f.Index]
+	at := ""
+	if step.Pos.IsValid() {
+		at = fmt.Sprintf("%s:%d:%d: ", p.File, step.Pos.Line, step.Pos.Col)
+	}
+	fmt.Fprintf(c.Err, "pipe: %s%s %s\n", at, c.paint("31;1", "step "+f.Label+" failed:"), Describe(f))
+	if f.Command != "" {
+		fmt.Fprintf(c.Err, "  command: %s\n", oneLine(f.Command))
+	}
+	if d := f.Duration(); d >= 100*time.Millisecond {
+		fmt.Fprintf(c.Err, "  ran for: %s\n", d.Round(10*time.Millisecond))
+	}
+	if t := c.tails[f.Index]; t != nil {
+		if lines := t.text(); len(lines) > 0 {
+			fmt.Fprintf(c.Err, "  last output:\n")
+			for _, l := range lines {
+				fmt.Fprintf(c.Err, "    %s\n", l)
+			}
+		}
+	}
+	c.consequences(res)
+}
+
+// consequences names the steps that were ended or did not run because of it.
+func (c *Console) consequences(res *runner.Result) {
+	var cancelled, skipped []string
+	for i := range res.Steps {
+		switch st := &res.Steps[i]; {
+		case st.CancelledBy == "":
+		case st.Status == runner.StatusCancelled:
+			cancelled = append(cancelled, st.Label)
+		case st.Status == runner.StatusSkipped:
+			skipped = append(skipped, st.Label)
+		}
+	}
+	for _, l := range []struct {
+		what  string
+		names []string
+	}{{"cancelled", cancelled}, {"not run", skipped}} {
+		if n := len(l.names); n > 12 {
+			l.names = append(l.names[:12:12], fmt.Sprintf("and %d more", n-12))
+		}
+		if len(l.names) > 0 {
+			fmt.Fprintf(c.Err, "  %s because of it: %s\n", l.what, strings.Join(l.names, ", "))
+		}
+	}
+}
+
+// Describe says in a few words how a step ended.
+func Describe(r *runner.StepResult) string {
+	switch r.Reason {
+	case runner.ReasonTimeout, runner.ReasonIdleTimeout:
+		what := "timed out"
+		if r.Reason == runner.ReasonIdleTimeout {
+			what = "gave no output for its idleTimeout"
+		}
+		if r.Signal != "" {
+			return what + ", ended by " + r.Signal
+		}
+		return what
+	case runner.ReasonMaxBuffer:
+		return "its output is larger than maxBuffer (onOverflow: kill)"
+	case runner.ReasonSpawn, runner.ReasonExpression:
+		if r.Err != nil {
+			return r.Err.Error()
+		}
+	case runner.ReasonSignal:
+		for i := range r.Stages {
+			if s := r.Stages[i].Exit; s.Signal != 0 && s.CoreDumped {
+				return "killed by " + r.Signal + " (core dumped)"
+			}
+		}
+		return "killed by " + r.Signal
+	}
+	if r.Err != nil {
+		return r.Err.Error()
+	}
+	return fmt.Sprintf("exit status %d", r.ExitCode)
+}
+
+// oneLine shortens a command to what fits a log.
+func oneLine(s string) string {
+	s = strings.TrimSpace(s)
+	first, rest, more := strings.Cut(s, "\n")
+	if len(first) > 300 {
+		return strings.ToValidUTF8(first[:300], "") + " …"
+	}
+	if more && strings.TrimSpace(rest) != "" {
+		return first + " …"
+	}
+	return first
+}

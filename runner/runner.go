@@ -1,0 +1,522 @@
+package runner
+
+// This file holds the Runner and the scheduler: one loop that owns the state
+// of all steps.
+
+import (
+	"container/heap"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pipe-runner/pipe/pipeline"
+)
+
+// Runner runs pipelines. The zero value runs them on this machine, in the
+// current directory, with this program's environment and stdio. A Runner is
+// not changed by Run, which may be called by several goroutines at once.
+type Runner struct {
+	Engine Engine              // nil: Local{}
+	Params map[string][]string // values by name, several for a list; nil: none
+	Args   []string            // the list args
+	Dir    string              // the caller's directory; "": the current one
+	Env    []string            // the runner's environment; nil: os.Environ()
+	// Stdin, Stdout and Stderr are what inherit means; nil: os.Stdin and so on.
+	Stdin, Stdout, Stderr *os.File
+	// Sink gets all events. nil: nobody listens, and output that would pass
+	// through the runner goes to Stdout and Stderr.
+	Sink func(Event)
+	// MaxParallel overrides the pipeline's, if not nil; 0: no limit.
+	MaxParallel *int
+	KeepGoing   bool     // after a failure, go on with what does not need the step
+	Steps       []string // run these and what they take; nil: all
+}
+
+// Interrupt is a cause for [context.WithCancelCause] that says which signal
+// the run is ended with. Without it steps are ended with their killSignal.
+type Interrupt struct {
+	Signal syscall.Signal
+	// Again, if not nil, is closed to end everything with SIGKILL at once.
+	Again <-chan struct{}
+}
+
+// Error names the signal.
+func (i *Interrupt) Error() string { return "interrupted by " + pipeline.SignalName(i.Signal) }
+
+// ErrParams is wrapped by an error of Run about parameters, or about steps
+// that were named and do not exist; nothing was started then.
+var ErrParams = errors.New("runner: bad parameters")
+
+type paramError struct{ err error }
+
+func (e *paramError) Error() string   { return e.err.Error() }
+func (e *paramError) Unwrap() []error { return []error{ErrParams, e.err} }
+
+// Run runs a pipeline that passed [pipeline.Parse] or Check, and returns when
+// its last process has ended. The error says why nothing was started; what
+// became of the steps is in the result, which the caller closes. When ctx is
+// done, everything that runs is ended, and steps that clean up still run.
+func (r *Runner) Run(ctx context.Context, p *pipeline.Pipeline) (*Result, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	params, err := p.ParamValues(r.Params)
+	if err != nil {
+		return nil, &paramError{err}
+	}
+	run := &run{p: p, graph: p.Graph(), sink: r.Sink, keepGoing: r.KeepGoing}
+	if len(r.Steps) > 0 {
+		if run.selected, err = p.Select(r.Steps); err != nil {
+			return nil, &paramError{err}
+		}
+	}
+	if err := run.setup(r, params); err != nil {
+		return nil, err
+	}
+	return run.loop(ctx), nil
+}
+
+// setup fills in what Runner leaves to defaults.
+func (r *run) setup(from *Runner, params map[string]any) error {
+	r.engine = from.Engine
+	if r.engine == nil {
+		r.engine = Local{}
+	}
+	dir, err := filepath.Abs(from.Dir)
+	if err != nil {
+		return err
+	}
+	r.dir = dir
+	if r.environ = from.Env; r.environ == nil {
+		r.environ = os.Environ()
+	}
+	r.stdio = [3]*os.File{from.Stdin, from.Stdout, from.Stderr}
+	for i, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		if r.stdio[i] == nil {
+			r.stdio[i] = f
+		}
+	}
+	r.limit = r.p.GetMaxParallel(runtime.NumCPU())
+	if from.MaxParallel != nil {
+		r.limit = *from.MaxParallel
+	}
+	if files := maxProcesses(); files > 0 && (r.limit == 0 || r.limit > files) {
+		r.limit = files
+	}
+	r.pipes = make(chan struct{}, maxBigPipes)
+	r.vars(params, from.Args)
+	return nil
+}
+
+// vars prepares what expressions read.
+func (r *run) vars(params map[string]any, args []string) {
+	env := make(map[string]string, len(r.environ))
+	for _, kv := range r.environ {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			env[name] = value
+		}
+	}
+	if args == nil {
+		args = []string{}
+	}
+	id := make([]byte, 6)
+	_, _ = rand.Read(id)
+	r.base = pipeline.Vars{
+		Params: params, Args: args, Env: env, Dir: r.dir,
+		Pipeline: map[string]any{"name": r.p.Name, "file": r.p.File, "dir": r.p.Dir, "runId": hex.EncodeToString(id)},
+	}
+	r.absParams = map[string]any{}
+	for _, prm := range r.p.Params {
+		v := params[prm.Name]
+		if s, ok := v.(string); ok && prm.Type == pipeline.Path && !filepath.IsAbs(s) {
+			v = filepath.Join(r.dir, s)
+		}
+		r.absParams[prm.Name] = v
+	}
+}
+
+// run is one call of Run.
+type run struct {
+	p         *pipeline.Pipeline
+	graph     *pipeline.Graph
+	engine    Engine
+	dir       string
+	environ   []string
+	stdio     [3]*os.File
+	sink      func(Event)
+	limit     int
+	keepGoing bool
+	selected  []bool
+	base      pipeline.Vars
+	absParams map[string]any // paths made absolute, for steps elsewhere
+	pipes     chan struct{}  // a place for each pipe that may be large
+
+	// The rest belongs to the goroutine of loop.
+	nodes     []node
+	users     [][]int32 // who waits for a node
+	ready     intHeap
+	results   []StepResult
+	running   map[int]*execution
+	busy      int // processes that run
+	left      int // nodes that have not ended
+	done      chan *execution
+	stopping  bool
+	stop      stopRequest
+	noMore    bool // nothing starts any more, not even to clean up
+	cause     *StepResult
+	interrupt error
+	cleanup   *time.Timer
+}
+
+// node is the state of a step or a barrier.
+type node struct {
+	waits     int32
+	badNeed   bool // something it needs did not end well
+	failedUp  bool // something it needs, however far, failed
+	cancelUp  bool
+	finished  bool
+	continued bool // it failed, and nobody minds
+}
+
+type intHeap []int32
+
+func (h intHeap) Len() int           { return len(h) }
+func (h intHeap) Less(i, j int) bool { return h[i] < h[j] }
+func (h intHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+
+// Push and Pop are for container/heap.
+func (h *intHeap) Push(x any) { *h = append(*h, x.(int32)) } //nolint:forcetypeassert // its only user
+
+// Pop takes the last element.
+func (h *intHeap) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return x
+}
+
+func (r *run) loop(ctx context.Context) *Result {
+	r.prepare()
+	var timeout <-chan time.Time
+	if r.p.Timeout > 0 {
+		t := time.NewTimer(r.p.Timeout)
+		defer t.Stop()
+		timeout = t.C
+	}
+	ctxDone := ctx.Done()
+	var again <-chan struct{}
+	if ctx.Err() != nil { // already over: nothing is started
+		again = r.interrupted(ctx)
+		ctxDone = nil
+	}
+	r.startReady()
+	for r.left > 0 {
+		var cleanup <-chan time.Time
+		if r.cleanup != nil {
+			cleanup = r.cleanup.C
+		}
+		select {
+		case ex := <-r.done:
+			r.finished(ex)
+		case <-ctxDone:
+			again = r.interrupted(ctx)
+			ctxDone = nil
+		case <-again:
+			again = nil
+			r.noMore = true
+			r.stopRunning(stopRequest{force: true})
+		case <-timeout:
+			timeout = nil
+			r.interrupt = errTimeout
+			r.halt(stopRequest{})
+		case <-cleanup:
+			r.cleanup = nil
+			r.noMore = true
+			r.warn(-1, "cleanupTimeout is over: what still cleans up is ended")
+			r.stopRunning(stopRequest{})
+		}
+		r.startReady()
+	}
+	if r.cleanup != nil {
+		r.cleanup.Stop()
+	}
+	return r.result()
+}
+
+// errTimeout tells that the pipeline's own timeout ended the run.
+var errTimeout = errors.New("the timeout of the pipeline is over")
+
+// prepare turns the graph into counters and lists of users.
+func (r *run) prepare() {
+	n := len(r.graph.Needs)
+	r.nodes = make([]node, n)
+	r.users = make([][]int32, n)
+	r.results = make([]StepResult, len(r.p.Steps))
+	r.running = map[int]*execution{}
+	r.done = make(chan *execution, len(r.p.Steps))
+	r.left = n
+	edge := func(from, to int32) {
+		r.users[from] = append(r.users[from], to)
+		r.nodes[to].waits++
+	}
+	for i, needs := range r.graph.Needs {
+		to := int32(i) //nolint:gosec // bounded by the size of a file
+		for _, j := range needs {
+			edge(j, to)
+		}
+		if i < len(r.graph.After) && r.graph.After[i] >= 0 {
+			edge(r.graph.After[i], to)
+		}
+	}
+	for i := range r.nodes {
+		if i < len(r.results) {
+			r.results[i].Index, r.results[i].Label = i, r.p.Label(i)
+		}
+		if r.nodes[i].waits == 0 {
+			r.ready = append(r.ready, int32(i)) //nolint:gosec // as above
+		}
+	}
+	heap.Init(&r.ready)
+}
+
+// interrupted begins the end of the run on behalf of the context.
+func (r *run) interrupted(ctx context.Context) <-chan struct{} {
+	cause := context.Cause(ctx)
+	r.interrupt = cause
+	req := stopRequest{}
+	var i *Interrupt
+	var again <-chan struct{}
+	if errors.As(cause, &i) {
+		if i.Signal == syscall.SIGINT {
+			req.sig = i.Signal
+		}
+		again = i.Again
+	}
+	r.halt(req)
+	return again
+}
+
+// halt ends what runs and keeps all but what cleans up from starting.
+func (r *run) halt(req stopRequest) {
+	if !r.stopping {
+		r.stopping = true
+		if d := r.p.GetCleanupTimeout(); d > 0 {
+			r.cleanup = time.NewTimer(d)
+		}
+	}
+	r.stopRunning(req)
+}
+
+func (r *run) stopRunning(req stopRequest) {
+	for _, ex := range r.running {
+		ex.requestStop(req)
+	}
+}
+
+// startReady starts what can start, in file order.
+func (r *run) startReady() {
+	for len(r.ready) > 0 {
+		i := int(r.ready[0])
+		if i >= len(r.results) {
+			heap.Pop(&r.ready)
+			r.end(i, r.nodes[i].badNeed, false)
+			continue
+		}
+		res := &r.results[i]
+		start, why := r.decide(i)
+		if start {
+			weight := processes(r.p.Steps[i])
+			if r.limit > 0 && r.busy > 0 && r.busy+weight > r.limit {
+				return // as soon as something has ended
+			}
+			heap.Pop(&r.ready)
+			r.start(i, weight)
+			continue
+		}
+		heap.Pop(&r.ready)
+		if why != nil {
+			res.Status, res.Reason, res.Err, res.ExitCode = StatusFailure, ReasonExpression, why, 1
+			res.Start = time.Now()
+			res.End = res.Start
+			r.emit(Event{Type: EventStepStart, Step: i})
+			r.conclude(i)
+			continue
+		}
+		res.Status = StatusSkipped
+		if r.cause != nil && (r.stopping || r.nodes[i].badNeed) {
+			res.CancelledBy = r.cause.Label
+		}
+		r.conclude(i)
+	}
+}
+
+// decide says whether a step that is ready is to run; the error is that of its
+// condition.
+func (r *run) decide(i int) (bool, error) {
+	s, n := r.p.Steps[i], &r.nodes[i]
+	switch {
+	case r.selected != nil && !r.selected[i], r.noMore:
+		return false, nil
+	case r.stopping && !s.If.RunsAfterFailure():
+		return false, nil
+	case n.badNeed && !s.If.CallsStatus():
+		return false, nil
+	case s.If == nil:
+		return true, nil
+	}
+	v := r.stepVars(i, r.dir)
+	v.Success = func() bool { return !n.badNeed }
+	v.Failure = func() bool { return n.failedUp }
+	v.Cancelled = func() bool { return n.cancelUp || r.interrupt != nil }
+	return s.If.Bool(&v)
+}
+
+// processes returns how many processes a step starts.
+func processes(s *pipeline.Step) int {
+	n := 0
+	for _, st := range s.Stages {
+		if st.Action != pipeline.Tee {
+			n++
+		}
+		for _, b := range st.Tee {
+			n += len(b.Chain)
+		}
+	}
+	return n
+}
+
+func (r *run) start(i, weight int) {
+	res := &r.results[i]
+	res.Status = StatusRunning
+	res.Start = time.Now()
+	r.emit(Event{Type: EventStepStart, Step: i})
+	ex := &execution{r: r, index: i, step: r.p.Steps[i], weight: weight, stopReq: make(chan stopRequest, 4)}
+	ex.vars = r.stepVars(i, r.dir)
+	r.running[i] = ex
+	r.busy += weight
+	go func() {
+		ex.run()
+		r.done <- ex
+	}()
+}
+
+// finished takes over what came of a step that ran.
+func (r *run) finished(ex *execution) {
+	delete(r.running, ex.index)
+	r.busy -= ex.weight
+	res := &r.results[ex.index]
+	start := res.Start
+	*res = ex.result
+	res.Index, res.Label, res.Start, res.End = ex.index, r.p.Label(ex.index), start, time.Now()
+	if ex.stopped && res.Reason != ReasonTimeout && res.Reason != ReasonIdleTimeout {
+		res.Status = StatusCancelled
+		if r.cause != nil {
+			res.CancelledBy = r.cause.Label
+		}
+	}
+	r.conclude(ex.index)
+}
+
+// conclude draws the consequences of the end of a step.
+func (r *run) conclude(i int) {
+	res, s := &r.results[i], r.p.Steps[i]
+	bad := res.Status != StatusSuccess
+	failed := res.Status == StatusFailure
+	if failed && s.ContinueOnError {
+		bad, failed = false, false
+		r.nodes[i].continued = true
+	}
+	if r.selected == nil || r.selected[i] {
+		if failed && r.cause == nil {
+			r.cause = res
+		}
+		r.emit(Event{Type: EventStepEnd, Step: i, Result: res})
+	}
+	r.end(i, bad, failed)
+	if failed && !r.keepGoing {
+		r.halt(stopRequest{})
+	}
+}
+
+// end marks a node as ended and makes ready what waited for it alone.
+func (r *run) end(i int, bad, failed bool) {
+	n := &r.nodes[i]
+	n.finished = true
+	r.left--
+	cancelled := n.cancelUp || i < len(r.results) && r.results[i].Status == StatusCancelled
+	for _, u := range r.users[i] {
+		un := &r.nodes[u]
+		order := r.p.Mode == pipeline.Sync // in sync mode any earlier step counts
+		un.failedUp = un.failedUp || failed || n.failedUp && !n.continued || order && n.failedUp
+		un.cancelUp = un.cancelUp || cancelled
+		if needs(r.graph.Needs[u], int32(i)) { //nolint:gosec // as above
+			un.badNeed = un.badNeed || bad
+		}
+		if un.waits--; un.waits == 0 {
+			heap.Push(&r.ready, u)
+		}
+	}
+}
+
+func needs(list []int32, i int32) bool {
+	for _, j := range list {
+		if i == j {
+			return true
+		}
+	}
+	return false
+}
+
+// result sums up.
+func (r *run) result() *Result {
+	out := &Result{Steps: r.results, Interrupted: r.interrupt}
+	if r.cause != nil {
+		out.Cause = &r.results[r.cause.Index]
+		out.ExitCode = r.cause.ExitCode
+	}
+	if out.ExitCode == 0 && r.cause != nil {
+		out.ExitCode = 1
+	}
+	var i *Interrupt
+	switch {
+	case errors.As(r.interrupt, &i):
+		out.ExitCode = 128 + int(i.Signal)
+	case errors.Is(r.interrupt, errTimeout):
+		out.ExitCode = 124
+	case r.interrupt != nil && out.ExitCode == 0:
+		out.ExitCode = 1
+	}
+	if len(r.p.Outputs) > 0 {
+		out.Outputs = map[string]any{}
+		v := r.base
+		v.Steps = r.stepValue
+		for _, o := range r.p.Outputs {
+			val, err := o.Expr.Eval(&v)
+			if err != nil {
+				r.warn(-1, "output "+o.Name+": "+err.Error())
+				continue
+			}
+			out.Outputs[o.Name] = val
+		}
+	}
+	r.emit(Event{Type: EventRunEnd, Step: -1})
+	return out
+}
+
+func (r *run) emit(e Event) {
+	if r.sink != nil {
+		e.Time, e.Pipeline = time.Now(), r.p
+		r.sink(e)
+	}
+}
+
+func (r *run) warn(step int, msg string) {
+	r.emit(Event{Type: EventWarning, Step: step, Message: msg})
+}

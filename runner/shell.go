@@ -1,0 +1,470 @@
+package runner
+
+// This file holds the embedded shell. Each program that shell text starts goes
+// through the same Engine.Start as every other, and leads a group of its own;
+// the tree of the step is all of them.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"mvdan.cc/sh/v3/expand"
+	"mvdan.cc/sh/v3/interp"
+	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/pipe-runner/pipe/safety"
+)
+
+// shellCmd is shell text with what it runs in.
+type shellCmd struct {
+	tree       *syntax.File
+	set        []string
+	env        []string
+	dir        string
+	path       string // where programs are looked up if env has no PATH
+	in         io.Reader
+	out, err   io.Writer
+	owned      []*os.File // of the streams: what ends with the text
+	uid, gid   *uint32
+	sigpipeErr bool
+	terminal   *os.File
+	step       string
+	stage      int
+}
+
+// shell is a running shell text; it is a [Process] without a pid.
+type shell struct {
+	engine Engine
+	cmd    shellCmd
+	cancel context.CancelFunc
+	done   chan struct{} // the text has ended
+	closed chan struct{}
+	status Status
+
+	in       io.Reader
+	out, err *os.File   // what the text and its children write to
+	ours     []*os.File // the ones of these that end with the text
+	readers  []*os.File // the other ends of pipes that are copied
+	copying  sync.WaitGroup
+
+	mu       sync.Mutex
+	children map[Process]bool
+	over     []Process // ended, but their trees may have members left
+	stopping syscall.Signal
+	abandon  chan struct{} // closed when SIGKILL was asked for
+}
+
+func startShell(engine Engine, c shellCmd) (*shell, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &shell{
+		engine: engine, cmd: c, cancel: cancel,
+		done: make(chan struct{}), closed: make(chan struct{}), abandon: make(chan struct{}),
+		children: map[Process]bool{},
+	}
+	if err := s.streams(); err != nil {
+		cancel()
+		s.closeAll(s.ours, s.readers)
+		return nil, &StartError{Path: "exec", Code: 126, Msg: err.Error(), Err: err}
+	}
+	var params []string
+	for _, name := range c.set {
+		params = append(params, "-o", name)
+	}
+	opts := []interp.RunnerOption{
+		interp.Env(shellEnv(c.env)),
+		interp.Params(params...),
+		interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return s.exec }),
+		interp.CallHandler(s.call),
+		interp.OpenHandler(s.open),
+		interp.Dir(c.dir),
+	}
+	opts = append(opts, interp.StdIO(s.in, writer(s.out), writer(s.err)))
+	r, err := interp.New(opts...)
+	if err != nil {
+		cancel()
+		s.closeAll(s.ours, s.readers)
+		return nil, &StartError{Path: "exec", Code: 126, Msg: fmt.Sprintf("cwd %s is not a directory", c.dir), Err: err}
+	}
+	go s.run(ctx, r)
+	return s, nil
+}
+
+// shellEnv gives the interpreter exactly the variables of env, exported; those
+// that it would set itself it finds unset.
+func shellEnv(env []string) expand.Environ { return expand.ListEnviron(env...) }
+
+// run interprets the text, and then what it left in the background.
+func (s *shell) run(ctx context.Context, r *interp.Runner) {
+	defer s.cancel()
+	r.Reset()
+	s.unsetInvented(ctx, r)
+	err := r.Run(ctx, s.cmd.tree)
+	s.status = shellStatus(err)
+	if s.stoppedBy() != 0 && ctx.Err() != nil {
+		sig := s.stoppedBy()
+		s.status = Status{Code: 128 + int(sig), Signal: sig}
+	}
+	close(s.done)
+	if background(s.cmd.tree) {
+		wait := &syntax.Stmt{Cmd: &syntax.CallExpr{Args: []*syntax.Word{{Parts: []syntax.WordPart{&syntax.Lit{Value: "wait"}}}}}}
+		_ = r.Run(ctx, wait)
+	}
+	s.closeAll(s.ours)
+	s.copying.Wait()
+	close(s.closed)
+}
+
+// streams gives the text a file for each stream. As with a process, what is
+// not a file is copied from a pipe, which the children of the text hold too.
+func (s *shell) streams() (err error) {
+	s.ours = s.cmd.owned
+	if s.in = s.cmd.in; s.in != nil {
+		if _, ok := s.in.(*os.File); !ok {
+			if err := s.input(); err != nil {
+				return err
+			}
+		}
+	}
+	if s.out, err = s.stream(s.cmd.out); err != nil {
+		return err
+	}
+	if s.err = s.out; s.cmd.err != s.cmd.out {
+		s.err, err = s.stream(s.cmd.err)
+	}
+	return err
+}
+
+// input gives the text a pipe to read what is not a file.
+func (s *shell) input() error {
+	from := s.in
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	s.in = pr
+	s.ours = append(s.ours, pr)
+	go func() {
+		_, _ = io.Copy(pw, from) // a text that does not read all is no error
+		_ = pw.Close()
+	}()
+	return nil
+}
+
+func (s *shell) stream(w io.Writer) (*os.File, error) {
+	switch w := w.(type) {
+	case nil:
+		return nil, nil
+	case *os.File:
+		return w, nil
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	s.ours = append(s.ours, pw)
+	s.readers = append(s.readers, pr)
+	s.copying.Go(func() { copyOut(w, pr) })
+	return pw, nil
+}
+
+func (s *shell) closeAll(lists ...[]*os.File) {
+	for _, files := range lists {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}
+}
+
+// writer returns the file as a writer that is nil where the file is.
+func writer(f *os.File) io.Writer {
+	if f == nil {
+		return nil
+	}
+	return f
+}
+
+// unsetInvented removes the variables that the interpreter sets although the
+// environment has none of them.
+func (s *shell) unsetInvented(ctx context.Context, r *interp.Runner) {
+	given := map[string]bool{}
+	for _, kv := range s.cmd.env {
+		name, _, _ := strings.Cut(kv, "=")
+		given[name] = true
+	}
+	if given["HOME"] {
+		return
+	}
+	unset := &syntax.CallExpr{Args: []*syntax.Word{
+		{Parts: []syntax.WordPart{&syntax.Lit{Value: "unset"}}},
+		{Parts: []syntax.WordPart{&syntax.Lit{Value: "HOME"}}},
+	}}
+	_ = r.Run(ctx, unset)
+}
+
+func shellStatus(err error) Status {
+	var code interp.ExitStatus
+	switch {
+	case err == nil:
+		return Status{}
+	case errors.As(err, &code):
+		return Status{Code: int(code)}
+	}
+	return Status{Code: 1}
+}
+
+// background reports whether the text starts anything with &.
+func background(f *syntax.File) bool {
+	found := false
+	syntax.Walk(f, func(n syntax.Node) bool {
+		if st, ok := n.(*syntax.Stmt); ok && st.Background {
+			found = true
+		}
+		return !found
+	})
+	return found
+}
+
+// call ends a subshell whose reader has gone, when it is about to write: a
+// shell of its own process would get SIGPIPE then. As in a pipe of stages that
+// is no failure.
+func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
+	switch args[0] {
+	case "echo", "printf", "pwd", "type", "help":
+		if f, ok := interp.HandlerCtx(ctx).Stdout.(*os.File); ok && readerGone(f) {
+			if s.cmd.sigpipeErr {
+				return []string{"exit", "141"}, nil
+			}
+			return []string{"exit", "0"}, nil
+		}
+	}
+	return args, nil
+}
+
+// open opens a file for a redirection without ever blocking: a FIFO is waited
+// for at its other end, so that the text can be cancelled meanwhile.
+func (s *shell) open(ctx context.Context, path string, flag int, perm os.FileMode) (io.ReadWriteCloser, error) {
+	hc := interp.HandlerCtx(ctx)
+	if path == "" {
+		return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOENT}
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(hc.Dir, path)
+	}
+	return openFile(ctx, path, flag, perm)
+}
+
+// exec starts a program for the text and waits for it.
+func (s *shell) exec(ctx context.Context, args []string) error {
+	hc := interp.HandlerCtx(ctx)
+	var env []string
+	hc.Env.Each(func(name string, v expand.Variable) bool {
+		if v.Exported && v.Kind == expand.String {
+			env = append(env, name+"="+v.String())
+		}
+		return true
+	})
+	env = lastWins(env)
+	search := s.cmd.path
+	if v := hc.Env.Get("PATH"); v.IsSet() {
+		search = v.String()
+	}
+	path, err := safety.LookPath(args[0], search, hc.Dir)
+	if err != nil {
+		fmt.Fprintf(hc.Stderr, "%s: %v\n", args[0], err)
+		if errors.Is(err, safety.ErrNotFound) {
+			return interp.ExitStatus(127)
+		}
+		return interp.ExitStatus(126)
+	}
+	c := &Cmd{
+		Path: path, Args: args, Env: env, Dir: hc.Dir, Stdin: hc.Stdin,
+		Stdout: s.childStream(hc.Stdout), Stderr: s.childStream(hc.Stderr),
+		UID: s.cmd.uid, GID: s.cmd.gid, Step: s.cmd.step, Stage: s.cmd.stage,
+	}
+	if hc.Stdin == s.in {
+		c.Terminal = s.cmd.terminal
+	}
+	st, err := s.child(ctx, c)
+	if errors.Is(err, syscall.ENOEXEC) { // as a shell does with a script that has no #! line
+		c.Path, c.Args = "/bin/sh", append([]string{"sh", path}, args[1:]...)
+		st, err = s.child(ctx, c)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		fmt.Fprintf(hc.Stderr, "%s: %v\n", args[0], err)
+		var se *StartError
+		if errors.As(err, &se) {
+			return interp.ExitStatus(se.Code) //nolint:gosec // 126 or 127
+		}
+		return interp.ExitStatus(126)
+	}
+	if st.Signal == syscall.SIGPIPE && !s.cmd.sigpipeErr && hc.Stdout != writer(s.out) {
+		return nil // its reader, inside of the text, had enough
+	}
+	if st.Code != 0 {
+		return interp.ExitStatus(st.Code) //nolint:gosec // 0 to 255
+	}
+	return nil
+}
+
+// childStream returns what a child gets for a stream of the text.
+func (s *shell) childStream(w io.Writer) io.Writer {
+	if w == io.Discard {
+		return nil
+	}
+	return w
+}
+
+func lastWins(env []string) []string {
+	at := make(map[string]int, len(env))
+	out := env[:0]
+	for _, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		if i, ok := at[name]; ok {
+			out[i] = kv
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, kv)
+	}
+	return out
+}
+
+// child starts a program and waits for it, unless the step is being ended.
+func (s *shell) child(ctx context.Context, c *Cmd) (Status, error) {
+	s.mu.Lock()
+	if s.stopping != 0 {
+		s.mu.Unlock()
+		return Status{}, context.Canceled
+	}
+	// Under the lock, so that a signal that comes now reaches the child too.
+	p, err := s.engine.Start(ctx, c)
+	if err != nil {
+		s.mu.Unlock()
+		return Status{}, err
+	}
+	s.children[p] = true
+	s.mu.Unlock()
+	st := p.Wait()
+	s.mu.Lock()
+	delete(s.children, p)
+	s.over = append(s.over, p)
+	if len(s.over) > 64 { // forget those of which nothing is left
+		s.over = slices.DeleteFunc(s.over, func(q Process) bool { return !q.Left() })
+	}
+	s.mu.Unlock()
+	return st, nil
+}
+
+// Pid returns 0: the text has no process of its own.
+func (s *shell) Pid() int { return 0 }
+
+// Wait returns when the text has ended, or has been told to by SIGKILL.
+func (s *shell) Wait() Status {
+	select {
+	case <-s.done:
+		return s.status
+	case <-s.abandon:
+	}
+	// A text between two commands stops at the next one. One that expands a
+	// variable for seconds cannot be stopped; it is left behind.
+	select {
+	case <-s.done:
+	case <-time.After(time.Second):
+	}
+	return Status{Code: 137, Signal: syscall.SIGKILL}
+}
+
+func (s *shell) stoppedBy() syscall.Signal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping
+}
+
+// Closed is closed when the text, its background and all streams have ended.
+func (s *shell) Closed() <-chan struct{} { return s.closed }
+
+// Signal sends a signal to every child. One that asks for an end stops the
+// text as well.
+func (s *shell) Signal(sig syscall.Signal) {
+	s.mu.Lock()
+	all := append(slices.Collect(maps.Keys(s.children)), s.over...)
+	ends := sig != syscall.SIGCONT && sig != syscall.SIGTSTP && sig != syscall.SIGSTOP
+	if ends {
+		s.stopping = sig
+	}
+	if sig == syscall.SIGKILL {
+		select {
+		case <-s.abandon:
+		default:
+			close(s.abandon)
+		}
+	}
+	s.mu.Unlock()
+	for _, p := range all {
+		p.Signal(sig)
+	}
+	if ends {
+		s.cancel()
+		for _, f := range s.ours {
+			_ = f.SetDeadline(time.Now()) // a read or write that blocks ends
+		}
+	}
+}
+
+// End ends what is left of the trees of all children.
+func (s *shell) End(sig syscall.Signal, grace time.Duration) []string {
+	s.mu.Lock()
+	live := slices.Collect(maps.Keys(s.children))
+	all := append(slices.Clone(live), s.over...)
+	s.stopping = sig
+	s.mu.Unlock()
+	s.cancel()
+	var left []string
+	for _, p := range live {
+		if l, ok := p.(*localProcess); ok {
+			left = append(left, fmt.Sprintf("%s (pid %d)", l.name, l.pid))
+		}
+		p.Signal(sig)
+	}
+	if len(live) > 0 && grace > 0 {
+		kill := time.AfterFunc(grace, func() {
+			for _, p := range live {
+				p.Signal(syscall.SIGKILL)
+			}
+		})
+		defer kill.Stop()
+	}
+	for _, p := range all {
+		left = append(left, p.End(sig, grace)...)
+	}
+	return left
+}
+
+// Left reports whether any child, or a tree of one, lives.
+func (s *shell) Left() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.children) > 0 || slices.ContainsFunc(s.over, Process.Left)
+}
+
+// Holders names the processes that keep a stream open.
+func (s *shell) Holders() []string { return holders(s.readers) }
+
+// Release gives up the streams.
+func (s *shell) Release() {
+	s.closeAll(s.readers)
+	s.cancel()
+}

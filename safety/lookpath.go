@@ -1,0 +1,101 @@
+package safety
+
+// This file holds the look-up of programs.
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// ErrNotFound is the cause of a [LookPathError] where no file of that name is
+// in the path; [ErrNotExecutable] where there is one that cannot be run.
+var (
+	ErrNotFound      = errors.New("not found")
+	ErrNotExecutable = errors.New("not executable")
+)
+
+// LookPathError says that a program was not found, and where it was looked for.
+type LookPathError struct {
+	Program string
+	Path    string // the PATH that was searched; "" for a program with a slash
+	File    string // the file that was found and cannot be run, or ""
+	Err     error  // ErrNotFound, ErrNotExecutable, or what the system said
+}
+
+// Error returns a sentence that names the program and what was searched.
+func (e *LookPathError) Error() string {
+	switch {
+	case errors.Is(e.Err, ErrNotExecutable):
+		return fmt.Sprintf("%s is not executable; chmod +x it, or name its interpreter", e.File)
+	case e.File != "" && e.Err != nil && !errors.Is(e.Err, ErrNotFound):
+		return fmt.Sprintf("%s: %v", e.File, e.Err)
+	case strings.ContainsRune(e.Program, '/'):
+		return fmt.Sprintf("program %s not found", e.Program)
+	case e.Path == "":
+		return fmt.Sprintf("program %q not found: PATH is empty", e.Program)
+	}
+	return fmt.Sprintf("program %q not found in PATH (%s)", e.Program, e.Path)
+}
+
+// Unwrap returns the cause.
+func (e *LookPathError) Unwrap() error { return e.Err }
+
+// LookPath returns the absolute path of a program as a child with that PATH
+// and working directory finds it. A name with a slash is relative to dir.
+// Elements of the path that are not absolute (and empty ones, which mean the
+// current directory) are passed over: a program from where one happens to
+// stand is not started by name alone. The error is a [*LookPathError].
+func LookPath(program, path, dir string) (string, error) {
+	if strings.ContainsRune(program, '/') {
+		file := program
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(dir, file)
+		}
+		if err := executable(file); err != nil {
+			return "", &LookPathError{Program: program, File: file, Err: err}
+		}
+		return file, nil
+	}
+	var found *LookPathError
+	for _, elem := range filepath.SplitList(path) {
+		if !filepath.IsAbs(elem) {
+			continue
+		}
+		file := filepath.Join(elem, program)
+		err := executable(file)
+		if err == nil {
+			return file, nil
+		}
+		if found == nil && errors.Is(err, ErrNotExecutable) {
+			found = &LookPathError{Program: program, Path: path, File: file, Err: err}
+		}
+	}
+	if found != nil {
+		return "", found
+	}
+	return "", &LookPathError{Program: program, Path: path, Err: ErrNotFound}
+}
+
+// executable returns nil where the file can be run by somebody.
+func executable(file string) error {
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ErrNotFound
+	case err != nil:
+		var pe *fs.PathError
+		if errors.As(err, &pe) {
+			return pe.Err
+		}
+		return err
+	case info.IsDir():
+		return errors.New("is a directory, not a program")
+	case info.Mode()&0o111 == 0:
+		return ErrNotExecutable
+	}
+	return nil
+}
