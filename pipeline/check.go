@@ -35,10 +35,7 @@ type checker struct {
 	paramNames []string
 }
 
-var (
-	namePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
-	varPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-)
+var namePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
 
 func (c *checker) run() {
 	c.declare()

@@ -464,7 +464,6 @@ type exprWalker struct {
 	c     *checker
 	e     *Expr
 	steps map[string]bool
-	seen  map[ast.Node]bool // identifiers that stand inside a checked member
 }
 
 // Visit sees children before their parents.

@@ -45,7 +45,6 @@ func Parse(name string, src []byte) (*Pipeline, error) {
 type parser struct {
 	report
 	aliases int
-	active  map[*yaml.Node]bool // anchors being expanded
 }
 
 func (p *parser) file(name string, src []byte) *Pipeline {

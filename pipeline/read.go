@@ -195,6 +195,10 @@ func (p *parser) oneAction(n *yaml.Node, acts []string, what, known string) bool
 					return false // said already
 				}
 			}
+			switch nearest(n.Content[i].Value, keysAt(atStep|atPipe|atTee)) {
+			case "spawn", "exec", "execFile", "pipe", "tee":
+				return false // a misspelt one, said already
+			}
 		}
 		p.add(pos(n), "%s has no action; give it one of %s", what, known)
 	}

@@ -39,7 +39,6 @@ type execution struct {
 	open      []*os.File // to be closed when all have started
 	bigPipes  int
 	lastByte  atomic.Int64 // time of the last output, in nanoseconds
-	overflow  atomic.Bool
 	stopped   bool
 	signalled bool
 	result    StepResult

@@ -132,7 +132,7 @@ func (p *localProcess) Signal(sig syscall.Signal) {
 		p.findExtra()
 	}
 	_ = syscall.Kill(-p.pid, sig)
-	if sig != syscall.SIGKILL && sig != syscall.SIGCONT && sig != syscall.SIGTSTP {
+	if sig != syscall.SIGKILL && !jobControl(sig) {
 		_ = syscall.Kill(-p.pid, syscall.SIGCONT) // a stopped process acts on no signal
 	}
 	p.signalExtra(sig)
@@ -218,4 +218,9 @@ func (p *localProcess) giveTerminal() {
 		}
 	})
 	p.terminal = nil
+}
+
+// jobControl reports whether a signal stops or continues, rather than ends.
+func jobControl(sig syscall.Signal) bool {
+	return sig == syscall.SIGCONT || sig == syscall.SIGTSTP || sig == syscall.SIGSTOP
 }

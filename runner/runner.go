@@ -168,7 +168,6 @@ type run struct {
 	left      int // nodes that have not ended
 	done      chan *execution
 	stopping  bool
-	stop      stopRequest
 	noMore    bool // nothing starts any more, not even to clean up
 	cause     *StepResult
 	interrupt error

@@ -401,7 +401,7 @@ func (s *shell) Closed() <-chan struct{} { return s.closed }
 func (s *shell) Signal(sig syscall.Signal) {
 	s.mu.Lock()
 	all := append(slices.Collect(maps.Keys(s.children)), s.over...)
-	ends := sig != syscall.SIGCONT && sig != syscall.SIGTSTP && sig != syscall.SIGSTOP
+	ends := !jobControl(sig)
 	if ends {
 		s.stopping = sig
 	}

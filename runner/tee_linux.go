@@ -147,35 +147,30 @@ func moveSome(from, to *os.File, n int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for {
-		var m int64
-		var serr error
-		// First wait until there is something to read, then until there is
-		// room: one call cannot tell which of the two it lacks.
-		err = rc.Read(func(in uintptr) bool {
-			p := []unix.PollFd{{Fd: int32(in), Events: unix.POLLIN}} //nolint:gosec // a descriptor
-			k, perr := unix.Poll(p, 0)
-			return perr == nil && k > 0
-		})
-		if err != nil {
-			return 0, err
-		}
-		_ = rc.Control(func(in uintptr) {
-			err = wc.Write(func(out uintptr) bool {
-				for {
-					m, serr = unix.Splice(int(in), nil, int(out), nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-					if serr != unix.EINTR {
-						break
-					}
-				}
-				return serr != unix.EAGAIN
-			})
-		})
-		if err == nil {
-			err = serr
-		}
-		return int(m), err
+	// First wait until there is something to read, then until there is room:
+	// one call cannot tell which of the two it lacks.
+	err = rc.Read(func(in uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(in), Events: unix.POLLIN}} //nolint:gosec // a descriptor
+		k, perr := unix.Poll(p, 0)
+		return perr == nil && k > 0
+	})
+	if err != nil {
+		return 0, err
 	}
+	var m int64
+	var serr error
+	_ = rc.Control(func(in uintptr) {
+		err = wc.Write(func(out uintptr) bool {
+			for {
+				m, serr = unix.Splice(int(in), nil, int(out), nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+				if serr != unix.EINTR {
+					break
+				}
+			}
+			return serr != unix.EAGAIN
+		})
+	})
+	return int(m), errors.Join(err, serr)
 }
 
 // moveAll moves n bytes; after an error it returns how many were left.

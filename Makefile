@@ -1,0 +1,17 @@
+# The tasks of a developer; .ci/run is what decides.
+.PHONY: build test lint fuzz bench
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/pipe ./cmd/pipe
+
+test:
+	go test ./...
+
+lint:
+	.ci/lint
+
+fuzz:
+	go test -run '^$$' -fuzz FuzzParse -fuzztime 60s ./pipeline
+
+bench: build
+	go test -run '^$$' -bench . -benchtime 1x ./cmd/pipe
