@@ -79,6 +79,11 @@ func (ex *execution) run() {
 	ex.closeOpen()
 	ex.wait()
 	ex.flush()
+	for _, p := range ex.procs {
+		if p.handle != nil {
+			ex.r.emit(Event{Type: EventClose, Step: ex.index, Stage: p.stage})
+		}
+	}
 	for range ex.bigPipes {
 		<-ex.r.pipes
 	}
@@ -609,11 +614,6 @@ func (ex *execution) drain(t *timers) {
 			t.abandon()
 		}
 		<-closed
-	}
-	for _, p := range ex.procs {
-		if p.handle != nil {
-			ex.r.emit(Event{Type: EventClose, Step: ex.index, Stage: p.stage})
-		}
 	}
 }
 

@@ -170,9 +170,9 @@ func (p *localProcess) End(sig syscall.Signal, grace time.Duration) []string {
 		deadline = time.Time{}
 	}
 	for {
-		p.Signal(sig)
-		group := groupMembers(p.pid)
+		group := groupMembers(p.pid) // before the signal, or who obeys at once is not named
 		note(group)
+		p.Signal(sig)
 		gone := awaitGone(group, deadline) && awaitGone(extra, deadline)
 		closeMembers(group)
 		if gone && !orphanGroup(p.pid) {

@@ -1,0 +1,107 @@
+package main
+
+// This file runs the scripts of testdata/script: the command line as a user
+// has it, on real processes.
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"pipe":   main,
+		"hold":   hold,
+		"leaver": leaver,
+	})
+}
+
+// hold creates the file that it is told, and waits for ever: a process that is
+// known to have started.
+func hold() {
+	if err := os.WriteFile(os.Args[1], []byte("here\n"), 0o600); err != nil {
+		os.Exit(1)
+	}
+	select {}
+}
+
+// leaver leaves its session and group, and starts what it is told there.
+func leaver() {
+	c := exec.Command(os.Args[1], os.Args[2:]...)
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if c.Start() != nil {
+		os.Exit(1)
+	}
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "../../testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits,
+			"gone":  gone,
+			"await": await,
+		},
+		Condition: func(cond string) (bool, error) {
+			name, ok := strings.CutPrefix(cond, "prog:")
+			if !ok {
+				return false, nil
+			}
+			_, err := exec.LookPath(name)
+			return err == nil, nil
+		},
+	})
+}
+
+// exits STATUS PROGRAM ARG… runs a program, which must end with that status.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS PROGRAM ARG…")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("status %s, expected %s", got, args[0])
+	}
+}
+
+// gone TEXT checks that no process has the text in its command line.
+func gone(ts *testscript.TestScript, neg bool, args []string) {
+	if p := find(args[0]); (p == "") == neg {
+		ts.Fatalf("processes with %q: %q", args[0], p)
+	}
+}
+
+// find returns the command line of a process that has the text in it.
+func find(text string) string {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err == nil && bytes.Contains(b, []byte(text)) {
+			return string(b)
+		}
+	}
+	return ""
+}
+
+// await FILE waits until a file is there; the test's own deadline ends it.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	for {
+		if info, err := os.Stat(path); err == nil && info.Size() > 0 {
+			return
+		}
+	}
+}
