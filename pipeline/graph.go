@@ -56,6 +56,9 @@ func (c *checker) graph() *Graph {
 			}
 		}
 	}
+	if c.p.Mode == Sync {
+		c.reads(g)
+	}
 	if len(c.errs) > 0 {
 		return nil
 	}
@@ -63,7 +66,9 @@ func (c *checker) graph() *Graph {
 		c.cycle(cycle, n)
 		return nil
 	}
-	c.reads(g)
+	if c.p.Mode == Async {
+		c.reads(g)
+	}
 	return g
 }
 

@@ -34,6 +34,9 @@ func (s *Stage) Tree() (*syntax.File, error) {
 }
 
 func (c *checker) builtinText(st *Stage, o Options) {
+	if strings.Contains(st.Text, "${{") {
+		return // said already
+	}
 	for _, name := range o.Set {
 		if !contains(shellOptions, name) {
 			c.add(o.setPos, "the embedded shell has no option %q%s; it has %s, and shell: bash has more", name, didYouMean(name, shellOptions), strings.Join(shellOptions, ", "))
