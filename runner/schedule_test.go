@@ -1,0 +1,284 @@
+package runner_test
+
+// This file holds the scheduler in fake time, on fake processes.
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner"
+	"github.com/pipe-runner/pipe/runner/runnertest"
+)
+
+func parse(t testing.TB, src string) *pipeline.Pipeline {
+	t.Helper()
+	p, err := pipeline.Parse("test.yaml", []byte(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// prog behaves as its arguments say: sleep D, fail CODE, ignore D.
+func prog(c *runner.Cmd) runnertest.Behaviour {
+	var b runnertest.Behaviour
+	for _, a := range c.Args[1:] {
+		word, val, _ := strings.Cut(a, "=")
+		switch word {
+		case "for":
+			b.For, _ = time.ParseDuration(val)
+		case "exit":
+			_, _ = fmt.Sscan(val, &b.Status.Code)
+		case "ignore":
+			b.Ignore = true
+		}
+	}
+	return b
+}
+
+func statuses(res *runner.Result) string {
+	var out []string
+	for i := range res.Steps {
+		out = append(out, res.Steps[i].Label+":"+res.Steps[i].Status.String())
+	}
+	return strings.Join(out, " ")
+}
+
+func TestScheduling(t *testing.T) {
+	// true is a program that exists; what is started is the fake.
+	for _, tt := range []struct {
+		name, src string
+		r         runner.Runner
+		want      string
+		code      int
+		took      time.Duration
+	}{
+		{"sync is one after another", `
+steps:
+  - {name: a, spawn: ["true", for=1s]}
+  - {name: b, spawn: ["true", for=1s]}`, runner.Runner{}, "a:success b:success", 0, 2 * time.Second},
+		{"async is at once", `
+mode: async
+maxParallel: 0
+steps:
+  - {name: a, spawn: ["true", for=1s]}
+  - {name: b, spawn: ["true", for=1s]}
+  - {name: c, needs: [a, b], spawn: ["true", for=1s]}`, runner.Runner{}, "a:success b:success c:success", 0, 2 * time.Second},
+		{"sync edge", `
+mode: async
+maxParallel: 0
+steps:
+  - {name: a, spawn: ["true", for=3s]}
+  - {name: b, sync: true, spawn: ["true", for=1s]}
+  - {name: c, spawn: ["true", for=1s]}`, runner.Runner{}, "a:success b:success c:success", 0, 3 * time.Second},
+		{"maxParallel", `
+mode: async
+maxParallel: 1
+steps:
+  - {name: a, spawn: ["true", for=1s]}
+  - {name: b, spawn: ["true", for=1s]}`, runner.Runner{}, "a:success b:success", 0, 2 * time.Second},
+		{"the first failure cancels", `
+mode: async
+maxParallel: 0
+steps:
+  - {name: a, spawn: ["true", for=1s, exit=3]}
+  - {name: b, spawn: ["true", for=9s]}
+  - {name: c, needs: [b], spawn: ["true"]}
+  - {name: d, needs: [b], if: always(), spawn: ["true", for=1s]}`, runner.Runner{}, "a:failure b:cancelled c:skipped d:success", 3, 2 * time.Second},
+		{"SIGKILL after the grace", `
+mode: async
+maxParallel: 0
+steps:
+  - {name: a, spawn: ["true", for=1s, exit=3]}
+  - {name: b, killAfter: 2s, spawn: ["true", for=9s, ignore]}`, runner.Runner{}, "a:failure b:cancelled", 3, 3 * time.Second},
+		{"keep going", `
+mode: async
+maxParallel: 0
+steps:
+  - {name: a, spawn: ["true", exit=3]}
+  - {name: b, spawn: ["true", for=9s]}
+  - {name: c, needs: [a], spawn: ["true"]}
+  - {name: d, needs: [c], if: failure(), spawn: ["true"]}`, runner.Runner{KeepGoing: true}, "a:failure b:success c:skipped d:success", 3, 9 * time.Second},
+		{"timeout", `
+steps:
+  - {name: a, timeout: 1s, spawn: ["true", for=9s]}
+  - {name: b, spawn: ["true"]}`, runner.Runner{}, "a:failure b:skipped", 124, time.Second},
+		{"cleanupTimeout", `
+cleanupTimeout: 2s
+steps:
+  - {name: a, spawn: ["true", exit=1]}
+  - {name: b, if: always(), spawn: ["true", for=9s]}
+  - {name: c, if: always(), spawn: ["true"]}`, runner.Runner{}, "a:failure b:cancelled c:skipped", 1, 2 * time.Second},
+		{"timeout of the pipeline", `
+timeout: 1s
+steps:
+  - {name: a, spawn: ["true", for=9s]}
+  - {name: b, if: cancelled(), spawn: ["true"]}`, runner.Runner{}, "a:cancelled b:success", 124, time.Second},
+		{"continueOnError", `
+steps:
+  - {name: a, continueOnError: true, spawn: ["true", exit=1]}
+  - {name: b, needs: a, spawn: ["true"]}
+  - {name: c, if: failure(), spawn: ["true"]}`, runner.Runner{}, "a:failure b:success c:skipped", 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := parse(t, tt.src)
+			synctest.Test(t, func(t *testing.T) {
+				r := tt.r
+				r.Engine = &runnertest.Engine{Behave: prog}
+				start := time.Now()
+				res, err := r.Run(t.Context(), p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := statuses(res); got != tt.want || res.ExitCode != tt.code {
+					t.Errorf("%s, exit code %d\nexpected %s, %d", got, res.ExitCode, tt.want, tt.code)
+				}
+				if took := time.Since(start); took != tt.took {
+					t.Errorf("took %s, expected %s", took, tt.took)
+				}
+			})
+		})
+	}
+}
+
+// TestInterrupt: the first interrupt is handed on and lets steps clean up, a
+// second one kills at once.
+func TestInterrupt(t *testing.T) {
+	p := parse(t, `
+steps:
+  - {name: a, spawn: ["true", for=60s, ignore], killAfter: 30s}
+  - {name: b, if: always(), spawn: ["true", for=1s]}`)
+	for _, second := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			again := make(chan struct{})
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Second, func() { cancel(&runner.Interrupt{Signal: syscall.SIGINT, Again: again}) })
+			if second {
+				time.AfterFunc(2*time.Second, func() { close(again) })
+			}
+			start := time.Now()
+			r := runner.Runner{Engine: &runnertest.Engine{Behave: prog}}
+			res, err := r.Run(ctx, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, took := "a:cancelled b:skipped", 31*time.Second // cleanupTimeout is 30 s
+			if second {
+				took = 2 * time.Second
+			}
+			if got := statuses(res); got != want || res.ExitCode != 130 || time.Since(start) != took {
+				t.Errorf("second %v: %s, exit code %d after %s", second, got, res.ExitCode, time.Since(start))
+			}
+		})
+	}
+}
+
+// TestLimit: 1,000 steps never have more processes than is allowed.
+func TestLimit(t *testing.T) {
+	var p pipeline.Pipeline
+	p.Mode = pipeline.Async
+	for range 1000 {
+		p.Steps = append(p.Steps, pipeline.SpawnStep("", "true", "for=1s"))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		e := &runnertest.Engine{Behave: prog}
+		limit := 7
+		r := runner.Runner{Engine: e, MaxParallel: &limit}
+		if _, err := r.Run(t.Context(), &p); err != nil {
+			t.Fatal(err)
+		}
+		if e.Most() != 7 || len(e.Started()) != 1000 {
+			t.Errorf("%d at once, %d started", e.Most(), len(e.Started()))
+		}
+	})
+}
+
+// TestNothingLeft: after a run there are as many descriptors and goroutines as
+// before (rows 33, 81).
+func TestNothingLeft(t *testing.T) {
+	p := parse(t, `
+mode: async
+steps:
+  - pipe: [{spawn: ["yes"]}, {tee: [{spawn: [head, -c, 1000000]}, {file: /dev/null}]}, {spawn: [head, -n, 100000], stdout: ignore}]
+  - {name: e, exec: "for i in 1 2 3; do echo $i | cat; done; sleep 100 & exit 0", drain: 10ms}
+  - {name: missing, continueOnError: true, pipe: [{spawn: [cat]}, {spawn: [no-such-prog]}]}
+  - {continueOnError: true, execFile: ["yes"], maxBuffer: 1, onOverflow: kill}
+  - {continueOnError: true, timeout: 10ms, exec: "while :; do :; done"}
+`)
+	count := func() int {
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip("no /proc/self/fd")
+		}
+		return len(fds)
+	}
+	run := func() {
+		r := runner.Runner{Sink: func(runner.Event) {}}
+		res, err := r.Run(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.ExitCode != 0 {
+			t.Errorf("%s", statuses(res))
+		}
+		res.Close()
+	}
+	run() // what is opened once, is now
+	before := count()
+	for range 5 {
+		run()
+	}
+	if after := count(); after > before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+	if b, _ := os.ReadFile("/proc/self/task/self/children"); len(b) > 0 {
+		t.Errorf("children left: %s", b)
+	}
+}
+
+// TestNoSink: where nobody listens, output goes to the runner's own files.
+func TestNoSink(t *testing.T) {
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := runner.Runner{Stdout: pw}
+	res, err := r.Run(t.Context(), parse(t, `steps: [{spawn: [echo, spawned]}, {exec: echo buffered}]`))
+	if err != nil || res.ExitCode != 0 {
+		t.Fatal(err, res)
+	}
+	_ = pw.Close()
+	if got, _ := io.ReadAll(pr); string(got) != "spawned\nbuffered\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestEvents: spawn comes before data, exit before close, each once.
+func TestEvents(t *testing.T) {
+	var got []string
+	names := map[runner.EventType]string{
+		runner.EventStepStart: "start", runner.EventSpawn: "spawn", runner.EventData: "data",
+		runner.EventExit: "exit", runner.EventClose: "close", runner.EventStepEnd: "end", runner.EventRunEnd: "run-end",
+	}
+	ch := make(chan string, 100)
+	r := runner.Runner{Sink: func(e runner.Event) { ch <- names[e.Type] }}
+	if _, err := r.Run(t.Context(), parse(t, `steps: [{execFile: [echo, x]}]`)); err != nil {
+		t.Fatal(err)
+	}
+	close(ch)
+	for e := range ch {
+		got = append(got, e)
+	}
+	all := strings.Join(got, " ")
+	if len(got) != 7 || got[0] != "start" || got[4] != "close" && got[4] != "exit" || !strings.HasSuffix(all, "close end run-end") || strings.Index(all, "spawn") > strings.Index(all, "exit") {
+		t.Errorf("%s", all)
+	}
+}
