@@ -207,7 +207,7 @@ func TestNothingLeft(t *testing.T) {
 	p := parse(t, `
 mode: async
 steps:
-  - pipe: [{spawn: ["yes"]}, {tee: [{spawn: [head, -c, 1000000]}, {file: /dev/null}]}, {spawn: [head, -n, 100000], stdout: ignore}]
+  - pipe: [{spawn: [head, -c, 10M, /dev/zero]}, {tee: [{spawn: [head, -c, 1000000]}, {file: /dev/null}]}, {spawn: [head, -n, 100000], stdout: ignore}]
   - {name: e, exec: "for i in 1 2 3; do echo $i | cat; done; sleep 100 & exit 0", drain: 10ms}
   - {name: missing, continueOnError: true, pipe: [{spawn: [cat]}, {spawn: [no-such-prog]}]}
   - {continueOnError: true, execFile: ["yes"], maxBuffer: 1, onOverflow: kill}

@@ -1,0 +1,98 @@
+package main
+
+// This file holds the figures of make bench: pipe beside bash on the same work
+// in one run. It uses bin/pipe, which make builds as a release is built.
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pipe-runner/pipe/pipeline"
+)
+
+func release(b *testing.B) string {
+	path, err := filepath.Abs("../../bin/pipe")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		b.Skip("bin/pipe is missing: make build")
+	}
+	return path
+}
+
+func write(b *testing.B, text string) string {
+	file := filepath.Join(b.TempDir(), "f.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return file
+}
+
+func once(b *testing.B, name string, args ...string) time.Duration {
+	start := time.Now()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		b.Fatalf("%s: %v\n%s", name, err, out)
+	}
+	return time.Since(start)
+}
+
+// beside runs both by turns and reports medians and their ratio.
+func beside(b *testing.B, runs int, ours, theirs []string) {
+	var x, y []time.Duration
+	for range runs {
+		x = append(x, once(b, ours[0], ours[1:]...))
+		y = append(y, once(b, theirs[0], theirs[1:]...))
+	}
+	slices.Sort(x)
+	slices.Sort(y)
+	p, q := x[len(x)/2], y[len(y)/2]
+	b.ReportMetric(float64(p.Microseconds())/1000, "pipe-ms")
+	b.ReportMetric(float64(q.Microseconds())/1000, "bash-ms")
+	b.ReportMetric(float64(p)/float64(q), "ratio")
+	b.ReportMetric(0, "ns/op")
+}
+
+func BenchmarkOneStep(b *testing.B) {
+	f := write(b, `steps: [{spawn: [/bin/true]}]`)
+	beside(b, 200, []string{release(b), "run", f}, []string{"bash", "-c", "/bin/true"})
+}
+
+func Benchmark500Steps(b *testing.B) {
+	f := write(b, "steps:\n"+strings.Repeat("  - spawn: [/bin/true]\n", 500))
+	script := write(b, strings.Repeat("/bin/true\n", 500)+":\n")
+	beside(b, 7, []string{release(b), "run", f}, []string{"bash", script})
+}
+
+func Benchmark4GiB(b *testing.B) {
+	f := write(b, `steps: [{pipe: [{spawn: [head, -c, 4G, /dev/zero]}, {spawn: [wc, -c]}]}]`)
+	beside(b, 5, []string{release(b), "run", f}, []string{"bash", "-c", "head -c 4G /dev/zero | wc -c"})
+}
+
+// BenchmarkCheck reports time and memory for a step, which must not grow with
+// their number.
+func BenchmarkCheck(b *testing.B) {
+	for _, n := range []int{1000, 10000, 100000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			var src strings.Builder
+			src.WriteString("mode: async\nsteps:\n")
+			for i := range n {
+				fmt.Fprintf(&src, "  - {name: s%d, needs: [s%d], spawn: [echo, hello]}\n", i, max(0, i-1))
+			}
+			text := []byte(strings.Replace(src.String(), "needs: [s0]", "needs: []", 1))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := pipeline.Parse("f", text); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/step")
+		})
+	}
+}

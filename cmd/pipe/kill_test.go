@@ -1,0 +1,124 @@
+//go:build linux
+
+package main
+
+// This file holds what happens to descendants when the runner is killed or
+// signalled, on real processes.
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// pipeCommand returns this test binary as pipe, which testscript.Main made it.
+func pipeCommand(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	path, err := exec.LookPath("pipe")
+	if err != nil {
+		t.Fatal(err) // testscript.Main puts it into PATH
+	}
+	c := exec.Command(path, args...)
+	c.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	c.Dir = t.TempDir()
+	return c
+}
+
+// ready waits for a file with something in it.
+func ready(t *testing.T, path string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if b, err := os.ReadFile(path); err == nil && len(b) > 0 {
+			return
+		}
+	}
+	t.Fatalf("%s does not come", path)
+}
+
+const family = `
+steps:
+  - spawn: [sh, -c, 'hold $PWD/one & leaver hold $PWD/two; leaver sh -c "leaver hold $PWD/three; hold $PWD/four"; hold $PWD/five']
+  - if: always()
+    spawn: [touch, cleaned]
+`
+
+// TestKilled: after a SIGKILL of either process of the runner no descendant
+// lives after a second: not a child, not one that left the group, not a daemon
+// (rows 58, 62).
+func TestKilled(t *testing.T) {
+	for _, victim := range []string{"first", "second"} {
+		t.Run(victim, func(t *testing.T) {
+			c := pipeCommand(t, "run", "f.yaml")
+			if err := os.WriteFile(filepath.Join(c.Dir, "f.yaml"), []byte(family), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c.Env = append(c.Env, "PWD="+c.Dir)
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range []string{"one", "two", "three", "four", "five"} {
+				ready(t, filepath.Join(c.Dir, f))
+			}
+			pid := c.Process.Pid
+			if victim == "second" {
+				b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+				if err != nil || len(b) == 0 {
+					all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+					for _, f := range all {
+						if x, _ := os.ReadFile(f); len(x) > 0 {
+							b = x
+						}
+					}
+				}
+				if _, err := fmt.Sscan(string(b), &pid); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.Wait()
+			for end := time.Now().Add(time.Second); find(c.Dir) != ""; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("alive after a second: %q", find(c.Dir))
+				}
+			}
+		})
+	}
+}
+
+// TestSignalled: a signal to the runner ends what runs, lets it clean up, and
+// is the exit status (row 73).
+func TestSignalled(t *testing.T) {
+	for sig, status := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGINT: 130} {
+		c := pipeCommand(t, "run", "f.yaml")
+		if err := os.WriteFile(filepath.Join(c.Dir, "f.yaml"), []byte(family), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.Env = append(c.Env, "PWD="+c.Dir)
+		var stderr strings.Builder
+		c.Stderr = &stderr
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []string{"one", "two", "three", "four", "five"} {
+			ready(t, filepath.Join(c.Dir, f))
+		}
+		_ = c.Process.Signal(sig)
+		_ = c.Wait()
+		if got := c.ProcessState.ExitCode(); got != status {
+			t.Errorf("%s: status %d, expected %d\n%s", sig, got, status, stderr.String())
+		}
+		if _, err := os.Stat(filepath.Join(c.Dir, "cleaned")); err != nil {
+			t.Errorf("%s: nothing was cleaned up\n%s", sig, stderr.String())
+		}
+		if p := find(c.Dir); p != "" {
+			t.Errorf("%s: alive after the end: %q", sig, p)
+		}
+	}
+}
