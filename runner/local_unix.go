@@ -206,18 +206,35 @@ func (p *localProcess) takeTerminal(tty *os.File, sys *syscall.SysProcAttr) {
 
 // giveTerminal gives the terminal back and restores its modes.
 func (p *localProcess) giveTerminal() {
-	if p.terminal == nil {
-		return
+	if p.terminal != nil {
+		setTerminal(p.terminal, p.owner, p.modes)
+		p.terminal = nil
 	}
-	fd := int(p.terminal.Fd())
+}
+
+// setTerminal makes a group the owner of a terminal; modes may be nil.
+func setTerminal(tty *os.File, owner int, modes *term.State) {
+	fd := int(tty.Fd())
 	withoutTTOU(func() {
-		owner := int32(p.owner) //nolint:gosec // a process id
-		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&owner)))
-		if p.modes != nil {
-			_ = term.Restore(fd, p.modes)
+		pgrp := int32(owner) //nolint:gosec // a process id
+		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&pgrp)))
+		if modes != nil {
+			_ = term.Restore(fd, modes)
 		}
 	})
-	p.terminal = nil
+}
+
+// ownTerminal makes this program's group the owner of a terminal, for what it
+// reads itself. It returns what gives it back.
+func ownTerminal(tty *os.File) func() {
+	fd := int(tty.Fd())
+	owner, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+	if err != nil || owner == syscall.Getpgrp() {
+		return func() {}
+	}
+	modes, _ := term.GetState(fd)
+	setTerminal(tty, syscall.Getpgrp(), nil)
+	return func() { setTerminal(tty, owner, modes) }
 }
 
 // jobControl reports whether a signal stops or continues, rather than ends.

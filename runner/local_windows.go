@@ -73,3 +73,5 @@ func openFile(_ context.Context, path string, flag int, perm os.FileMode) (*os.F
 func dupDescriptor(int) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 func jobControl(syscall.Signal) bool { return false }
+
+func ownTerminal(*os.File) func() { return func() {} }

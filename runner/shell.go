@@ -106,6 +106,9 @@ func shellEnv(env []string) expand.Environ { return expand.ListEnviron(env...) }
 // run interprets the text, and then what it left in the background.
 func (s *shell) run(ctx context.Context, r *interp.Runner) {
 	defer s.cancel()
+	if s.cmd.terminal != nil {
+		defer ownTerminal(s.cmd.terminal)()
+	}
 	r.Reset()
 	s.unsetInvented(ctx, r)
 	err := r.Run(ctx, s.cmd.tree)

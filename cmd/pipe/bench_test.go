@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 // This file holds the figures of make bench: pipe beside bash on the same work

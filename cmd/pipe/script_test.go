@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 // This file runs the scripts of testdata/script: the command line as a user
