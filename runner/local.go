@@ -124,7 +124,7 @@ func (p *localProcess) streams(c *Cmd) ([]*os.File, error) {
 }
 
 func (p *localProcess) null(flag int) (*os.File, error) {
-	f, err := os.OpenFile(os.DevNull, flag, 0)
+	f, err := openNull(flag)
 	if err == nil {
 		p.childEnds = append(p.childEnds, f)
 	}
@@ -138,7 +138,7 @@ func (p *localProcess) input(r io.Reader) (*os.File, error) {
 	case *os.File:
 		return r, nil
 	}
-	pr, pw, err := os.Pipe()
+	pr, pw, err := pipeToChild()
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (p *localProcess) output(w io.Writer) (*os.File, error) {
 	case *os.File:
 		return w, nil
 	}
-	pr, pw, err := os.Pipe()
+	pr, pw, err := pipeFromChild()
 	if err != nil {
 		return nil, err
 	}

@@ -72,3 +72,9 @@ func readerGone(f *os.File) bool {
 	}
 	return gone
 }
+
+func openNull(flag int) (*os.File, error) { return os.OpenFile(os.DevNull, flag, 0) }
+
+func pipeFromChild() (r, w *os.File, err error) { return os.Pipe() }
+
+func pipeToChild() (r, w *os.File, err error) { return os.Pipe() }

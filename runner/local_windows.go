@@ -75,3 +75,9 @@ func dupDescriptor(int) (*os.File, error) { return nil, errors.ErrUnsupported }
 func jobControl(syscall.Signal) bool { return false }
 
 func ownTerminal(*os.File) func() { return func() {} }
+
+func openNull(flag int) (*os.File, error) { return os.OpenFile(os.DevNull, flag, 0) }
+
+func pipeFromChild() (r, w *os.File, err error) { return os.Pipe() }
+
+func pipeToChild() (r, w *os.File, err error) { return os.Pipe() }
