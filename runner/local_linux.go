@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 func wantPidfd(sys *syscall.SysProcAttr, fd *int) { sys.PidFD = fd }
@@ -24,6 +25,9 @@ func maxRSS(ru *syscall.Rusage) int64 { return ru.Maxrss << 10 }
 
 // awaitExit parks until the process has exited, and leaves it to be reaped.
 func (p *localProcess) awaitExit() {
+	if p.terminal != nil {
+		p.awaitOnTerminal()
+	}
 	if p.pidfd >= 0 {
 		fd := p.pidfd
 		if unix.SetNonblock(fd, true) == nil {
@@ -40,17 +44,65 @@ func (p *localProcess) awaitExit() {
 	exited(p.pid, 0)
 }
 
+// awaitOnTerminal waits for the exit of a process that owns the terminal. When
+// it is stopped from there (Ctrl-Z), the group that owned the terminal before
+// is stopped with it, as the job that it is to the shell; when that goes on, so
+// does the process. Only one process is waited for like this, by a thread.
+func (p *localProcess) awaitOnTerminal() {
+	for {
+		info, err := waitInfo(p.pid, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT)
+		if err != nil || info.Code != cldStopped {
+			return
+		}
+		var ws unix.WaitStatus
+		if _, err := unix.Wait4(p.pid, &ws, unix.WUNTRACED|unix.WNOHANG, nil); err != nil {
+			return
+		}
+		tty := int(p.terminal.Fd())
+		foreground, _ := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
+		if sig := ws.StopSignal(); (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && (foreground == p.owner || foreground == p.pid) {
+			setTerminal(p.terminal, p.pid, nil)
+			_ = syscall.Kill(-p.pid, syscall.SIGCONT)
+			continue
+		}
+		modes, _ := term.GetState(tty)
+		if foreground == p.pid {
+			setTerminal(p.terminal, p.owner, p.modes)
+		}
+		_ = syscall.Kill(-p.owner, syscall.SIGTSTP)
+		info, err = waitInfo(p.pid, unix.WEXITED|unix.WCONTINUED|unix.WNOWAIT)
+		if err != nil || info.Code != cldContinued {
+			return
+		}
+		_, _ = waitInfo(p.pid, unix.WCONTINUED|unix.WNOHANG)
+		if foreground, _ = unix.IoctlGetInt(tty, unix.TIOCGPGRP); foreground == p.owner { // fg, not bg
+			setTerminal(p.terminal, p.pid, modes)
+			_ = syscall.Kill(-p.pid, syscall.SIGCONT) // it may have been stopped by a read meanwhile
+		}
+	}
+}
+
+// Values of si_code, from asm-generic/siginfo.h.
+const (
+	cldStopped   = 5
+	cldContinued = 6
+)
+
+func waitInfo(pid, flags int) (unix.Siginfo, error) {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, pid, &info, flags, nil)
+		if err != unix.EINTR {
+			return info, err
+		}
+	}
+}
+
 // exited waits for the exit without reaping. An error counts as an exit: there
 // is nothing to wait for then.
 func exited(pid, flags int) bool {
-	for {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|flags, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		return err != nil || info.Signo != 0
-	}
+	info, err := waitInfo(pid, unix.WEXITED|unix.WNOWAIT|flags)
+	return err != nil || info.Signo != 0
 }
 
 // withoutTTOU runs f with SIGTTOU blocked in its thread: who is not the owner

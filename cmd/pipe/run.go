@@ -184,6 +184,7 @@ func (f *runFlags) execute(r *runner.Runner, p *pipeline.Pipeline, g *guard.Guar
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	defer forwardSignals(cancel)()
+	defer handOnStops(g)()
 	console := &report.Console{
 		Out: os.Stdout, Err: os.Stderr,
 		Prefix: f.output == "prefix" || f.output == "auto" && p.Mode == pipeline.Async,

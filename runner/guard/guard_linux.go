@@ -188,6 +188,16 @@ func (g *Guard) Fork(start func(syscall.Signal) (int, error)) (pid int, err erro
 	return pid, err
 }
 
+// Signal sends a signal to the group of every process that runs. It is how a
+// program hands on that it is suspended (SIGTSTP) and continued (SIGCONT).
+func (g *Guard) Signal(sig syscall.Signal) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for pid := range g.pids {
+		_ = syscall.Kill(-pid, sig)
+	}
+}
+
 // Reaped tells that a process has been waited for, and reaps orphans that have
 // ended meanwhile.
 func (g *Guard) Reaped(pid int) {

@@ -18,6 +18,9 @@ func Enter() (*Guard, error) { return &Guard{}, nil }
 // Fork starts a process by start.
 func (g *Guard) Fork(start func(syscall.Signal) (int, error)) (int, error) { return start(0) }
 
+// Signal does nothing.
+func (g *Guard) Signal(syscall.Signal) {}
+
 // Reaped does nothing.
 func (g *Guard) Reaped(int) {}
 
