@@ -5,16 +5,16 @@ package runner
 // group.
 
 import (
-	"bytes"
 	"os"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"github.com/pipe-runner/pipe/runner/internal/procfs"
 )
 
 func wantPidfd(sys *syscall.SysProcAttr, fd *int) { sys.PidFD = fd }
@@ -119,71 +119,18 @@ func withoutTTOU(f func()) {
 	f()
 }
 
-// stat is the part of /proc/PID/stat that tells families apart.
-type stat struct {
-	comm       string
-	state      byte
-	ppid, pgrp int
-}
-
-func readStat(pid int) (stat, bool) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return stat{}, false
-	}
-	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
-	if open < 0 || end < open {
-		return stat{}, false
-	}
-	f := strings.Fields(string(b[end+1:]))
-	if len(f) < 3 {
-		return stat{}, false
-	}
-	s := stat{comm: string(b[open+1 : end]), state: f[0][0]}
-	s.ppid, _ = strconv.Atoi(f[1])
-	s.pgrp, _ = strconv.Atoi(f[2])
-	return s, true
-}
-
-// children returns the children of a process, of all its threads.
-func children(pid int) []int {
-	dir := "/proc/" + strconv.Itoa(pid) + "/task/"
-	tasks, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
-	var out []int
-	for _, t := range tasks {
-		b, err := os.ReadFile(dir + t.Name() + "/children")
-		if err != nil {
-			continue
-		}
-		for _, w := range bytes.Fields(b) {
-			if n, err := strconv.Atoi(string(w)); err == nil {
-				out = append(out, n)
-			}
-		}
-	}
-	return out
-}
-
 // findExtra notes the descendants that are not in the group.
 func (p *localProcess) findExtra() {
 	known := map[int]bool{p.pid: true}
 	for _, m := range p.extra {
 		known[m.pid] = true
 	}
-	todo := children(p.pid)
-	for len(todo) > 0 {
-		pid := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		todo = append(todo, children(pid)...)
+	for _, pid := range procfs.Descendants(p.pid) {
 		if known[pid] {
 			continue
 		}
-		known[pid] = true
-		if s, ok := readStat(pid); ok && s.pgrp != p.pid {
-			p.extra = append(p.extra, openMember(pid, s.comm))
+		if s, ok := procfs.ReadStat(pid); ok && s.Pgrp != p.pid {
+			p.extra = append(p.extra, openMember(pid, s.Comm))
 		}
 	}
 }
@@ -227,8 +174,8 @@ func groupMembers(pgid int) []member {
 		if err != nil {
 			continue
 		}
-		if s, ok := readStat(pid); ok && s.pgrp == pgid && s.state != 'Z' && s.state != 'X' {
-			out = append(out, openMember(pid, s.comm))
+		if s, ok := procfs.ReadStat(pid); ok && s.Pgrp == pgid && !s.Gone() {
+			out = append(out, openMember(pid, s.Comm))
 		}
 	}
 	return out
@@ -278,8 +225,8 @@ func holders(pipes []*os.File) []string {
 		fds, _ := os.ReadDir("/proc/" + e.Name() + "/fd")
 		for _, f := range fds {
 			if link, err := os.Readlink("/proc/" + e.Name() + "/fd/" + f.Name()); err == nil && want[link] {
-				s, _ := readStat(pid)
-				out = append(out, s.comm+" (pid "+e.Name()+")")
+				s, _ := procfs.ReadStat(pid)
+				out = append(out, s.Comm+" (pid "+e.Name()+")")
 				break
 			}
 		}

@@ -3,7 +3,6 @@ package guard
 // This file holds the guard on Linux.
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/signal"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pipe-runner/pipe/runner/internal/procfs"
 )
 
 // env tells the second process the number of its end of the pipe and the pid of
@@ -139,7 +140,7 @@ func first(pid int, signals <-chan os.Signal) {
 	if ws.Signaled() {
 		status = 128 + int(ws.Signal())
 	}
-	killAll(func(int) bool { return true })
+	killAll()
 	os.Exit(status)
 }
 
@@ -167,7 +168,7 @@ func second(fd int) (*Guard, error) {
 				break
 			}
 		}
-		killAll(func(int) bool { return true })
+		killAll()
 		os.Exit(137)
 	}()
 	return g, nil
@@ -251,10 +252,10 @@ func (g *Guard) EndOrphans(grace time.Duration) []string {
 			if g.own(pid) {
 				continue
 			}
-			if n := name(pid); n != "" {
-				names[n] = true
+			if s, ok := procfs.ReadStat(pid); ok {
+				names[s.Comm+" (pid "+strconv.Itoa(pid)+")"] = true
 			}
-			for _, d := range append(descendants(pid), pid) {
+			for _, d := range append(procfs.Descendants(pid), pid) {
 				_ = syscall.Kill(d, sig)
 			}
 			if fd, err := unix.PidfdOpen(pid, 0); err == nil {
@@ -284,59 +285,23 @@ func (g *Guard) EndOrphans(grace time.Duration) []string {
 	return out
 }
 
-// children returns the children of this program, of all its threads.
-func children() []int { return childrenOf("self") }
-
-func childrenOf(proc string) []int {
-	dir := "/proc/" + proc + "/task/"
-	tasks, err := os.ReadDir(dir)
-	if err != nil {
+// children returns the children of this program, of all its threads. That
+// there is none is learned by one call, without reading /proc.
+func children() []int {
+	if err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err == unix.ECHILD {
 		return nil
 	}
-	var out []int
-	for _, t := range tasks {
-		b, err := os.ReadFile(dir + t.Name() + "/children")
-		if err != nil {
-			continue
-		}
-		for _, w := range bytes.Fields(b) {
-			if n, err := strconv.Atoi(string(w)); err == nil {
-				out = append(out, n)
-			}
-		}
-	}
-	return out
-}
-
-func descendants(pid int) []int {
-	var out []int
-	for todo := childrenOf(strconv.Itoa(pid)); len(todo) > 0; {
-		p := todo[len(todo)-1]
-		out = append(out, p)
-		todo = append(todo[:len(todo)-1], childrenOf(strconv.Itoa(p))...)
-	}
-	return out
-}
-
-func name(pid int) string {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b)) + " (pid " + strconv.Itoa(pid) + ")"
+	return procfs.Children(os.Getpid())
 }
 
 // killAll kills all descendants, in passes: what is killed may have started
 // something before, which comes here then. It gives up after five seconds.
-func killAll(mine func(pid int) bool) {
+func killAll() {
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		found := false
 		for _, pid := range children() {
-			if !mine(pid) {
-				continue
-			}
 			found = true
-			for _, d := range descendants(pid) {
+			for _, d := range procfs.Descendants(pid) {
 				_ = syscall.Kill(d, syscall.SIGKILL)
 			}
 			_ = syscall.Kill(pid, syscall.SIGKILL)
