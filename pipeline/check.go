@@ -13,16 +13,25 @@ import (
 )
 
 // Check reports everything that is wrong in a pipeline built in Go, as
-// [Errors], or nil. It must have been called before the pipeline is run; a
-// pipeline from [Parse] has been checked already.
+// [Errors], or nil. A pipeline from [Parse] has been checked already, and Run
+// checks one that has not been. A pipeline that passed is not to be changed;
+// it may then be used by several goroutines at once. Check itself may be
+// called by several at once.
 func (p *Pipeline) Check() error {
-	if p.index != nil {
+	p.checking.Lock()
+	defer p.checking.Unlock()
+	if p.graph != nil {
 		return nil
+	}
+	for i, s := range p.Steps {
+		if s == nil {
+			return Errors{{File: p.File, Msg: fmt.Sprintf("step #%d is nil", i+1)}}
+		}
 	}
 	c := &checker{p: p, report: report{file: p.File, lines: p.lines}}
 	c.run()
 	if err := c.err(); err != nil {
-		p.index = nil
+		p.graph = nil
 		return err
 	}
 	return nil
@@ -40,18 +49,22 @@ var namePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
 func (c *checker) run() {
 	c.declare()
 	c.scope(c.p.Scope)
-	for _, s := range c.p.Steps {
+	for i, s := range c.p.Steps {
+		c.in = c.p.Label(i)
 		c.step(s)
 	}
+	c.in = ""
 	for _, o := range c.p.Outputs {
 		c.identifier(o.Pos, "output", o.Name)
 		o.Expr.compile(c)
 	}
-	if len(c.p.Steps) == 0 && len(c.errs) == 0 {
-		c.add(Pos{}, "the pipeline has no steps; add some, as in\n  steps:\n    - spawn: [echo, hello]")
-	}
-	if len(c.errs) == 0 {
+	switch {
+	case len(c.p.Steps) > 0:
 		c.p.graph = c.graph()
+	case c.p.File == "":
+		c.add(Pos{}, "the pipeline has no steps")
+	case len(c.errs) == 0:
+		c.add(Pos{}, "the pipeline has no steps; add some, as in\n  steps:\n    - spawn: [echo, hello]")
 	}
 }
 
@@ -107,7 +120,9 @@ func (c *checker) param(prm *Param) {
 	if prm.Pattern != "" {
 		re, err := regexp.Compile(`^(?:` + prm.Pattern + `)$`)
 		if err != nil {
-			c.add(prm.Pos, "the pattern of parameter %s is not a regular expression: %s", prm.Name, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+			what := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+			what, _, _ = strings.Cut(what, ": `^(?:")
+			c.add(prm.Pos, "the pattern of parameter %s is not a regular expression: %s", prm.Name, what)
 			return
 		}
 		prm.match = re.MatchString
@@ -167,8 +182,8 @@ func (c *checker) variable(at Pos, name string) {
 
 func (c *checker) step(s *Step) {
 	if len(s.Stages) == 0 {
-		if len(c.errs) == 0 {
-			c.add(s.Pos, "step %s has no stages", s.Name)
+		if len(c.errs) == 0 || c.file == "" {
+			c.add(s.Pos, "the step has no stages")
 		}
 		return
 	}

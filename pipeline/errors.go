@@ -18,7 +18,8 @@ type Error struct {
 	Line string // the source line at Pos, where it is known
 }
 
-// Error returns "file:line:col: message"; parts that are not known are left out.
+// Error returns "file:line:col: message"; parts that are not known are left
+// out, and "pipeline: " stands for the file of a pipeline built in Go.
 func (e *Error) Error() string {
 	switch {
 	case e.File == "" && !e.Pos.IsValid():
@@ -92,10 +93,14 @@ type report struct {
 	file  string
 	lines [][]byte
 	errs  Errors
+	in    string // the step at hand, for errors that have no place in a file
 }
 
 func (r *report) add(pos Pos, format string, args ...any) {
 	e := &Error{File: r.file, Pos: pos, Msg: fmt.Sprintf(format, args...)}
+	if r.file == "" && !pos.IsValid() && r.in != "" {
+		e.Msg = "step " + r.in + ": " + e.Msg
+	}
 	if pos.Line > 0 && pos.Line <= len(r.lines) {
 		line := r.lines[pos.Line-1]
 		if len(line) <= 400 && utf8.Valid(line) {
@@ -165,12 +170,13 @@ func editDistance(a, b string, limit int) int {
 	return prev[len(b)]
 }
 
-// didYouMean returns a clause to append to an error about an unknown word.
-func didYouMean(word string, known []string) string {
+// didYouMean returns the last clause of an error about an unknown word: the
+// known one that is most like it, or, where none is, what is given as otherwise.
+func didYouMean(word string, known []string, otherwise string) string {
 	if n := nearest(word, known); n != "" {
 		return fmt.Sprintf("; did you mean %q?", n)
 	}
-	return ""
+	return otherwise
 }
 
 // alternatives joins words as in "a, b or c".

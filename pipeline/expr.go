@@ -441,12 +441,18 @@ func (e *Expr) compile(c *checker) {
 
 // exprError says what is wrong with an expression that does not compile.
 func (c *checker) exprError(e *Expr, err error) string {
-	for _, s := range c.p.Steps {
-		if strings.Contains(s.Name, "-") && strings.Contains(e.src, "steps."+s.Name) {
-			return fmt.Sprintf("steps.%s is read as a subtraction; write steps[%q]", s.Name, s.Name)
+	for kind, names := range map[string][]string{"steps": c.stepNames(), "params": c.paramNames} {
+		for _, name := range names {
+			if strings.Contains(name, "-") && strings.Contains(e.src, kind+"."+name) {
+				return fmt.Sprintf("%s.%s is read as a subtraction; write %s[%q]", kind, name, kind, name)
+			}
 		}
 	}
 	msg := exprMessage(err)
+	shown := "${{ " + e.src + " }}"
+	if e.cond {
+		shown = e.src
+	}
 	if name, ok := strings.CutPrefix(msg, "unknown name "); ok {
 		for _, f := range statusFuncs {
 			if f == name {
@@ -454,9 +460,25 @@ func (c *checker) exprError(e *Expr, err error) string {
 			}
 		}
 		known := append(append([]string{}, roots...), functions...)
-		return fmt.Sprintf("unknown name %q in ${{ %s }}%s; there are %s", name, e.src, didYouMean(name, known), strings.Join(roots, ", "))
+		if e.cond {
+			known = append(known, statusFuncs...)
+		}
+		if strings.Contains(e.src, name+"(") {
+			otherwise := ""
+			if e.cond {
+				otherwise = "; an if has success(), failure(), always() and cancelled()"
+			}
+			return fmt.Sprintf("unknown function %q in %s%s", name, shown, didYouMean(name, known, otherwise))
+		}
+		return fmt.Sprintf("unknown name %q in %s%s", name, shown, didYouMean(name, known, "; there are "+strings.Join(roots, ", ")))
 	}
-	return fmt.Sprintf("${{ %s }}: %s", e.src, msg)
+	switch msg {
+	case "unexpected token EOF":
+		msg = "the expression ends too early"
+	case `unexpected token Operator("=")`:
+		msg = "= does not compare; write =="
+	}
+	return shown + ": " + msg
 }
 
 // exprWalker looks at every name that an expression reads.
@@ -497,7 +519,11 @@ func (w *exprWalker) member(n *ast.MemberNode) {
 		switch of.Value {
 		case "params":
 			if constant && !w.c.params[name] {
-				w.c.add(w.e.pos, "unknown parameter %q%s; parameters are declared under params", name, didYouMean(name, w.c.paramNames))
+				msg := w.c.exprError(w.e, errors.New("unknown"))
+				if !strings.Contains(msg, "subtraction") {
+					msg = fmt.Sprintf("unknown parameter %q%s", name, didYouMean(name, w.c.paramNames, "; parameters are declared under params"))
+				}
+				w.c.add(w.e.pos, "%s", msg)
 			}
 		case "pipeline":
 			w.field(of.Value, name, constant, pipelineFields)
@@ -524,7 +550,7 @@ func (w *exprWalker) field(of, name string, constant bool, known []string) {
 			return
 		}
 	}
-	w.c.add(w.e.pos, "%s has no %q%s; it has %s", of, name, didYouMean(name, known), strings.Join(known, ", "))
+	w.c.add(w.e.pos, "%s has no %q%s", of, name, didYouMean(name, known, "; it has "+strings.Join(known, ", ")))
 }
 
 func (w *exprWalker) step(name string, constant bool) {
@@ -535,7 +561,7 @@ func (w *exprWalker) step(name string, constant bool) {
 	if _, ok := w.c.p.index[name]; !ok {
 		msg := w.c.exprError(w.e, errors.New("unknown"))
 		if !strings.Contains(msg, "subtraction") {
-			msg = fmt.Sprintf("unknown step %q%s", name, didYouMean(name, w.c.stepNames()))
+			msg = fmt.Sprintf("unknown step %q%s", name, didYouMean(name, w.c.stepNames(), ""))
 		}
 		w.c.add(w.e.pos, "%s", msg)
 		return

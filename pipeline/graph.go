@@ -34,7 +34,7 @@ func (c *checker) graph() *Graph {
 			j, ok := c.p.index[ref.Name]
 			switch {
 			case !ok:
-				c.add(ref.Pos, "unknown step %q in needs%s", ref.Name, didYouMean(ref.Name, c.stepNames()))
+				c.add(ref.Pos, "unknown step %q in needs%s", ref.Name, didYouMean(ref.Name, c.stepNames(), ""))
 				continue
 			case c.p.Mode == Sync && j > i:
 				c.add(ref.Pos, "step %q comes later in the file; in mode: sync a step can need earlier ones only", ref.Name)
@@ -56,19 +56,11 @@ func (c *checker) graph() *Graph {
 			}
 		}
 	}
-	if c.p.Mode == Sync {
-		c.reads(g)
-	}
-	if len(c.errs) > 0 {
-		return nil
-	}
 	if cycle := g.cycle(); cycle != nil {
 		c.cycle(cycle, n)
 		return nil
 	}
-	if c.p.Mode == Async {
-		c.reads(g)
-	}
+	c.reads(g)
 	return g
 }
 
@@ -204,8 +196,10 @@ func (c *checker) reads(g *Graph) {
 		var above map[int32]bool
 		s.exprs(func(e *Expr) {
 			for _, name := range e.steps {
-				j := int32(c.p.index[name]) //nolint:gosec // as above
+				at, ok := c.p.index[name]
+				j := int32(at) //nolint:gosec // as above
 				switch {
+				case !ok: // reported where the expression was compiled
 				case int(j) == i:
 					c.add(e.pos, "step %s reads its own result, which is not there before it ends", name)
 				case c.p.Mode == Sync:
@@ -251,9 +245,9 @@ func (p *Pipeline) Select(names []string) ([]bool, error) {
 		if !ok {
 			c := &checker{p: p}
 			all := c.stepNames()
-			hint := didYouMean(name, all)
-			if hint == "" {
-				hint = "; the file has " + strings.Join(all, ", ")
+			hint := "; no step of the file has a name"
+			if len(all) > 0 {
+				hint = didYouMean(name, all, "; the file has "+strings.Join(all, ", "))
 			}
 			return nil, &Error{File: p.File, Msg: "no step is named \"" + name + "\"" + hint}
 		}

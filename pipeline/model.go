@@ -11,6 +11,7 @@ package pipeline
 
 import (
 	"fmt"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -41,7 +42,7 @@ func (m Mode) String() string {
 	return "sync"
 }
 
-// Pipeline is a set of steps. The zero value is a valid pipeline without
+// Pipeline is a set of steps. The zero value is a pipeline without
 // steps. A Pipeline that passed [Parse] or [Pipeline.Check] must not be changed
 // any more; it may then be run by several goroutines at once.
 type Pipeline struct {
@@ -63,9 +64,10 @@ type Pipeline struct {
 	Scope          *Scope // the level below every step; nil: nothing set
 	Steps          []*Step
 
-	index map[string]int // step name to place in Steps; filled by Check
-	graph *Graph         // filled by Check
-	lines [][]byte       // the source, for carets; nil without a file
+	checking sync.Mutex     // held by Check, which fills in the next two
+	index    map[string]int // step name to place in Steps
+	graph    *Graph         // nil: not checked yet
+	lines    [][]byte       // the source, for carets; nil without a file
 }
 
 // Param is one declared parameter.

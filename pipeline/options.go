@@ -142,7 +142,7 @@ func (prm *Param) check(v any) error {
 			return fmt.Errorf("the value holds a NUL byte")
 		}
 		if len(prm.Enum) > 0 && !slices.Contains(prm.Enum, w) {
-			return fmt.Errorf("%q is not one of %s%s", w, alternatives(prm.Enum), didYouMean(w, prm.Enum))
+			return fmt.Errorf("%q is not one of %s%s", w, alternatives(prm.Enum), didYouMean(w, prm.Enum, ""))
 		}
 		if prm.match != nil && !prm.match(w) {
 			return fmt.Errorf("%q does not match the pattern %s", w, prm.Pattern)
@@ -181,9 +181,9 @@ func (p *Pipeline) ParamValues(given map[string][]string) (map[string]any, error
 	}
 	for name := range given {
 		if !slices.Contains(names, name) {
-			hint := didYouMean(name, names)
-			if len(names) == 0 {
-				hint = "; the pipeline has none"
+			hint := "; the pipeline has none"
+			if len(names) > 0 {
+				hint = didYouMean(name, names, "; it has "+strings.Join(names, ", "))
 			}
 			errs = append(errs, fmt.Sprintf("unknown parameter %q%s", name, hint))
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -117,23 +116,6 @@ func (p *parser) at(src []byte, off int) Pos {
 	return Pos{line + 1, utf8.RuneCount(src[start:off]) + 1}
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-func (p *parser) yamlError(err error) {
-	msg := err.Error()
-	m := yamlLine.FindStringSubmatch(msg)
-	if m == nil {
-		p.add(Pos{}, "%s", msg)
-		return
-	}
-	msg = strings.TrimPrefix(msg, m[0])
-	line, _ := strconv.Atoi(m[1])
-	if strings.Contains(msg, "found character that cannot start any token") && line > 0 && line <= len(p.lines) && bytes.HasPrefix(bytes.TrimLeft(p.lines[line-1], " "), []byte("\t")) {
-		msg = "a tab in the indentation; YAML is indented with spaces"
-	}
-	p.add(Pos{Line: line}, "not valid YAML: %s", msg)
-}
-
 func pos(n *yaml.Node) Pos { return Pos{n.Line, n.Column} }
 
 func kindOf(n *yaml.Node) string {
@@ -171,7 +153,11 @@ func (p *parser) resolve(n *yaml.Node, depth int) *yaml.Node {
 		n = n.Alias
 	}
 	if n.Style&yaml.TaggedStyle != 0 && !coreTags[n.Tag] {
-		p.add(pos(n), "custom tag %s; a pipeline has YAML's core types only", n.Tag)
+		hint := ""
+		if strings.ContainsRune(n.Tag, '(') { // if: !always()
+			hint = "; text that begins with ! needs quotes"
+		}
+		p.add(pos(n), "custom tag %s; a pipeline has YAML's core types only%s", n.Tag, hint)
 		return nil
 	}
 	return n
@@ -485,6 +471,6 @@ func oneOf[T ~uint8](p *parser, n *yaml.Node, words []string) T {
 			}
 		}
 	}
-	p.add(pos(n), "expected %s, not %s%s", alternatives(words), kindOf(n), didYouMean(n.Value, words))
+	p.add(pos(n), "expected %s, not %s%s", alternatives(words), kindOf(n), didYouMean(n.Value, words, ""))
 	return 0
 }

@@ -74,7 +74,7 @@ func (p *parser) readParam(prm *Param, n *yaml.Node) {
 		case "help":
 			prm.Help = p.text(v)
 		default:
-			p.add(pos(k), "unknown key %q in a parameter%s; it has %s", k.Value, didYouMean(k.Value, paramKeys), strings.Join(paramKeys, ", "))
+			p.add(pos(k), "unknown key %q in a parameter%s", k.Value, didYouMean(k.Value, paramKeys, "; it has "+strings.Join(paramKeys, ", ")))
 		}
 	})
 	if def == nil {
@@ -577,7 +577,7 @@ func (p *parser) stdio(n *yaml.Node, fd int) Stdio {
 			return s
 		}
 	}
-	p.add(s.Pos, "expected %s, {file: path} or {fd: N}, not %s%s", strings.Join(words, ", "), kindOf(n), didYouMean(n.Value, words))
+	p.add(s.Pos, "expected %s, {file: path} or {fd: N}, not %s%s", strings.Join(words, ", "), kindOf(n), didYouMean(n.Value, words, ""))
 	return s
 }
 
@@ -599,7 +599,7 @@ func (p *parser) stdioMap(s *Stdio, n *yaml.Node, fd int) {
 			s.Kind = StdioFD
 			s.FD = int(p.integer(v, 0, 1<<20))
 		default:
-			p.add(pos(k), "unknown key %q in a descriptor%s; it is {file: path, append: true} or {fd: N}", k.Value, didYouMean(k.Value, []string{"file", "append", "fd"}))
+			p.add(pos(k), "unknown key %q in a descriptor%s", k.Value, didYouMean(k.Value, []string{"file", "append", "fd"}, "; it is {file: path, append: true} or {fd: N}"))
 		}
 	})
 	if s.Kind == StdioDefault {

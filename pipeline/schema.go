@@ -30,7 +30,7 @@ var placeNames = []struct {
 	at   place
 	name string
 }{
-	{atFile, "the top level"}, {atStep, "a step"}, {atPipe, "a pipe step"}, {atStage, "a stage"}, {atTee, "a tee"},
+	{atFile, "a pipeline"}, {atStep, "a step"}, {atPipe, "a pipe step"}, {atStage, "a stage"}, {atTee, "a tee"},
 }
 
 // key is one row of the schema.
@@ -157,5 +157,6 @@ func unknownKey(name string, at place) string {
 		}
 		return "\"" + name + "\" has no place in " + here + "; it belongs to " + alternatives(where)
 	}
-	return "unknown key \"" + name + "\" in " + here + didYouMean(name, keysAt(at))
+	keys := keysAt(at)
+	return "unknown key \"" + name + "\" in " + here + didYouMean(name, keys, "; it has "+strings.Join(keys, ", "))
 }

@@ -39,7 +39,7 @@ func (c *checker) builtinText(st *Stage, o Options) {
 	}
 	for _, name := range o.Set {
 		if !contains(shellOptions, name) {
-			c.add(o.setPos, "the embedded shell has no option %q%s; it has %s, and shell: bash has more", name, didYouMean(name, shellOptions), strings.Join(shellOptions, ", "))
+			c.add(o.setPos, "the embedded shell has no option %q%s", name, didYouMean(name, shellOptions, "; it has "+strings.Join(shellOptions, ", ")+", and shell: bash has more"))
 		}
 	}
 	if len(st.Text) > maxShellText {

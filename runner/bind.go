@@ -193,7 +193,7 @@ func (b *bound) envFile(env *safety.Env, f pipeline.Template, vars *pipeline.Var
 	}
 	text, err := os.ReadFile(path) //nolint:gosec // the file that the step names
 	if err != nil {
-		return fmt.Errorf("envFile: %w", err)
+		return &StartError{Path: path, Code: 126, Msg: fmt.Sprintf("envFile: cannot open %s: %v", path, errors.Unwrap(err)), Err: err}
 	}
 	names, values, err := safety.ParseEnvFile(string(text))
 	if err != nil {
@@ -258,8 +258,8 @@ func shellPrefix(o *pipeline.Options) string {
 }
 
 // cmd looks the program up and returns what the engine starts.
-func (b *bound) cmd() (*Cmd, error) {
-	path, err := safety.LookPath(b.program, b.path, b.dir)
+func (b *bound) cmd(e Engine) (*Cmd, error) {
+	path, err := lookPath(e, b.program, b.path, b.dir)
 	if err != nil {
 		if info, derr := os.Stat(b.dir); derr != nil || !info.IsDir() { // then that is the cause
 			return nil, diagnose(&Cmd{Path: b.program, Dir: b.dir}, err)
@@ -271,4 +271,11 @@ func (b *bound) cmd() (*Cmd, error) {
 		return nil, &StartError{Path: b.program, Code: code, Msg: err.Error(), Err: err}
 	}
 	return &Cmd{Path: path, Args: b.args, Env: b.env, Dir: b.dir, UID: b.opts.UID, GID: b.opts.GID}, nil
+}
+
+func lookPath(e Engine, name, path, dir string) (string, error) {
+	if f, ok := e.(Finder); ok {
+		return f.LookPath(name, path, dir)
+	}
+	return name, nil
 }

@@ -29,9 +29,16 @@ type Engine interface {
 	Start(ctx context.Context, c *Cmd) (Process, error)
 }
 
+// Finder is what an [Engine] may be besides: it says which file a program's name
+// stands for, given the PATH and the folder of the step, before any process of
+// the step starts. An engine that is none is given the names as they are.
+type Finder interface {
+	LookPath(name, path, dir string) (string, error)
+}
+
 // Cmd is what an engine needs to know to start a process: plain data.
 type Cmd struct {
-	Path string   // the program; a name without slash was looked up already
+	Path string   // the program, as the engine found it (see Finder)
 	Args []string // with the program's own name first
 	Env  []string // exactly these; nil is empty
 	Dir  string   // absolute
@@ -73,13 +80,16 @@ type Process interface {
 	Left() bool
 	// Holders names the processes that keep a stream open; for a warning.
 	Holders() []string
-	// Release gives up the streams; Closed is closed soon after.
-	Release()
+	// Release gives up the streams that somebody else still holds open; with
+	// force it gives up every stream, also one whose reader is slow. Closed is
+	// closed soon after, unless what the streams are written to blocks.
+	Release(force bool)
 }
 
 // Status is how a process ended. The zero value is exit code 0.
 type Status struct {
 	Code       int            // exit code, 128 + Signal after a signal
+	Err        error          // why the status is not known; nil: it is
 	Signal     syscall.Signal // 0: it exited
 	CoreDumped bool
 	User, Sys  time.Duration // CPU time; 0 where it is not known
@@ -87,7 +97,7 @@ type Status struct {
 }
 
 // OK reports exit code 0.
-func (s Status) OK() bool { return s.Code == 0 && s.Signal == 0 }
+func (s Status) OK() bool { return s.Code == 0 && s.Signal == 0 && s.Err == nil }
 
 // String returns the status in words, as "exit status 3" or "SIGKILL".
 func (s Status) String() string {

@@ -22,6 +22,11 @@ const (
 	EventRunEnd                         // the last event
 )
 
+var eventNames = []string{"none", "stepStart", "spawn", "data", "exit", "close", "warning", "stepEnd", "runEnd"}
+
+// String returns the name of the type, as in "stepStart".
+func (t EventType) String() string { return eventNames[t] }
+
 // Stream is stdout or stderr.
 type Stream uint8
 
@@ -97,7 +102,7 @@ type StepResult struct {
 	// CancelledBy is the label of the step whose failure ended or skipped this
 	// one; "" where it was none.
 	CancelledBy string
-	// Background output that is over: what was left when the step ended.
+	// Left names the processes that were still there when the step had ended.
 	Left []string
 }
 
@@ -127,8 +132,9 @@ func (s *StageResult) Stderr(limit int64) ([]byte, error) { return s.stderr.byte
 type Result struct {
 	Steps   []StepResult // in file order
 	Outputs map[string]any
-	// ExitCode is the exit status that the contract gives the run: 0, or that
-	// of the step that failed first, or 130 or 143 after an interrupt.
+	// ExitCode is the exit status of the run: 0, or that of the step that
+	// failed first, 128+N after an interrupt by signal N, 124 after the
+	// pipeline's own timeout; 1 where the context ended it for another reason.
 	ExitCode int
 	// Cause is the step that failed first, or nil.
 	Cause *StepResult

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,9 +38,12 @@ type execution struct {
 
 	procs     []*proc
 	tees      []*tee
+	streams   []*stream
 	open      []*os.File // to be closed when all have started
 	bigPipes  int
 	lastByte  atomic.Int64 // time of the last output, in nanoseconds
+	timers    *timers
+	full      chan struct{} // a buffer overflowed, and its policy is to end the child
 	stopped   bool
 	signalled bool
 	result    StepResult
@@ -54,21 +59,33 @@ type proc struct {
 	out    *stream // where stdout passes through the runner, or nil
 	errs   *stream
 	handle Process
-	exited bool
 	status Status
 }
 
 // requestStop never blocks: what does not fit says nothing new.
 func (ex *execution) requestStop(req stopRequest) {
-	select {
-	case ex.stopReq <- req:
-	default:
+	for {
+		select {
+		case ex.stopReq <- req:
+			return
+		default:
+		}
+		if !req.force {
+			return
+		}
+		select {
+		case <-ex.stopReq: // in favour of this one
+		default:
+		}
 	}
 }
 
 func (ex *execution) run() {
 	ex.result.Status, ex.result.ExitCode = StatusSuccess, 0
 	ex.lastByte.Store(time.Now().UnixNano())
+	ex.full = make(chan struct{}, 1)
+	ex.timers = newTimers(ex)
+	defer ex.timers.stop()
 	err := ex.plumb()
 	if err == nil {
 		err = ex.start()
@@ -93,14 +110,22 @@ func (ex *execution) run() {
 // fail notes why the step could not start; what of it has started is ended.
 func (ex *execution) fail(err error) {
 	ex.result.Status, ex.result.Err = StatusFailure, err
-	ex.result.Reason, ex.result.ExitCode = ReasonExpression, 1
 	var se *StartError
-	if errors.As(err, &se) {
+	switch {
+	case ex.result.Reason != "": // a timeout, while a FIFO was opened
+	case errors.As(err, &se):
 		ex.result.Reason, ex.result.ExitCode = ReasonSpawn, se.Code
+	default:
+		ex.result.Reason, ex.result.ExitCode = ReasonExpression, 1
 	}
 	for _, p := range ex.procs {
 		if p.handle != nil {
 			p.handle.Signal(syscall.SIGKILL)
+		}
+	}
+	for _, t := range ex.tees {
+		if !t.begun {
+			t.release(true)
 		}
 	}
 }
@@ -123,13 +148,12 @@ func (ex *execution) plumb() error {
 	if err != nil {
 		return err
 	}
-	_, err = ex.chain(stages, first, in, false)
-	if err != nil {
+	if err := ex.chain(stages, first, in, false); err != nil {
 		return err
 	}
 	for _, p := range ex.procs { // all programs are there before one starts
 		if p.shell == nil {
-			cmd, err := p.bound.cmd()
+			cmd, err := p.bound.cmd(ex.r.engine)
 			if err != nil {
 				ex.result.Command = p.bound.command
 				ex.result.Stages[p.stage].Err = err
@@ -144,13 +168,13 @@ func (ex *execution) plumb() error {
 }
 
 // chain joins stages from in on. The first one may be bound already.
-func (ex *execution) chain(stages []*pipeline.Stage, first *bound, in io.Reader, branch bool) (int, error) {
+func (ex *execution) chain(stages []*pipeline.Stage, first *bound, in io.Reader, branch bool) error {
 	for i, st := range stages {
 		last := i == len(stages)-1
 		if st.Action == pipeline.Tee {
 			next, err := ex.tee(st, in, last)
 			if err != nil {
-				return 0, err
+				return err
 			}
 			in = next
 			continue
@@ -159,7 +183,7 @@ func (ex *execution) chain(stages []*pipeline.Stage, first *bound, in io.Reader,
 		if i > 0 || b == nil {
 			var err error
 			if b, err = ex.bind(st); err != nil {
-				return 0, err
+				return err
 			}
 		}
 		p := &proc{bound: b, stage: len(ex.result.Stages), last: last && !branch, cmd: &Cmd{Stdin: in}}
@@ -169,19 +193,19 @@ func (ex *execution) chain(stages []*pipeline.Stage, first *bound, in io.Reader,
 		if !last {
 			pr, pw, err := ex.pipe()
 			if err != nil {
-				return 0, err
+				return err
 			}
 			p.cmd.Stdout = pw
 			in = pr
 		} else if err := ex.stdout(p); err != nil {
-			return 0, err
+			return err
 		}
 		if err := ex.others(p); err != nil {
-			return 0, err
+			return err
 		}
 		ex.prepareShell(p)
 	}
-	return 0, nil
+	return nil
 }
 
 // pipe returns a kernel pipe; up to a bound it is a large one.
@@ -222,18 +246,27 @@ func (ex *execution) file(key, path string, flag int) (*os.File, error) {
 	defer cancel()
 	opened := make(chan struct{})
 	watched := make(chan struct{})
+	stopped := false
 	go func() {
 		defer close(watched)
 		select {
 		case req := <-ex.stopReq:
+			stopped = true
 			cancel()
 			ex.requestStop(req)
+		case <-ex.timers.timeout:
+			ex.timers.timeout = nil
+			ex.result.Reason = ReasonTimeout
+			cancel()
 		case <-opened:
 		}
 	}()
 	f, err := openFile(ctx, path, flag, 0o666)
 	close(opened)
 	<-watched
+	if err != nil && stopped {
+		return nil, errNotStarted
+	}
 	if err != nil {
 		return nil, &StartError{Path: path, Code: 126, Msg: fmt.Sprintf("%s: cannot open %s: %v", key, path, errors.Unwrap(err)), Err: err}
 	}
@@ -247,6 +280,10 @@ func (ex *execution) descriptor(fd int) (*os.File, error) {
 		return ex.r.stdio[fd], nil
 	}
 	f, err := dupDescriptor(fd)
+	if err == nil && ex.r.inherited != nil && !slices.Contains(ex.r.inherited, fd) {
+		_ = f.Close()
+		err = os.ErrInvalid // it is the runner's own
+	}
 	if err != nil {
 		return nil, &StartError{Code: 126, Msg: fmt.Sprintf("the runner has no descriptor %d; open it where pipe is called, as in %d<file", fd, fd), Err: err}
 	}
@@ -302,6 +339,7 @@ func (ex *execution) stream(p *proc, which Stream) (io.Writer, *stream) {
 		return ex.r.stdio[which], nil
 	}
 	s := &stream{ex: ex, stage: p.stage, which: which, live: true}
+	ex.streams = append(ex.streams, s)
 	if st.Buffered() {
 		s.buf = &buffer{max: st.GetMaxBuffer(), policy: st.OnOverflow}
 		s.live = ex.r.p.Mode == pipeline.Sync
@@ -363,14 +401,16 @@ func (ex *execution) start() error {
 	select {
 	case req := <-ex.stopReq: // it came before anything was there to be ended
 		ex.requestStop(req)
-		ex.stopped = true
-		return &StartError{Code: 1, Msg: "ended before it had started"}
+		return errNotStarted
 	default:
 	}
 	for _, t := range ex.tees {
-		t.begin(ex)
+		t.begin()
 	}
 	for _, p := range ex.procs {
+		if len(ex.stopReq) > 0 {
+			return nil // what has started is ended by wait
+		}
 		var err error
 		if p.shell != nil {
 			err = ex.startShell(p)
@@ -378,6 +418,10 @@ func (ex *execution) start() error {
 			p.handle, err = ex.r.engine.Start(context.Background(), p.cmd)
 		}
 		if err != nil {
+			var se *StartError
+			if !errors.As(err, &se) { // an engine of somebody else
+				err = &StartError{Path: p.bound.program, Code: 126, Msg: err.Error(), Err: err}
+			}
 			ex.result.Stages[p.stage].Err = err
 			ex.result.Command = p.bound.command
 			return err
@@ -387,6 +431,8 @@ func (ex *execution) start() error {
 	}
 	return nil
 }
+
+var errNotStarted = errors.New("ended before it had started")
 
 // startShell starts embedded shell text. It shares no descriptor with the
 // step: what it holds open ends with it.
@@ -428,17 +474,24 @@ func (ex *execution) wait() {
 			exits <- p
 		}()
 	}
-	timers := newTimers(ex)
-	defer timers.stop()
+	timers, full := ex.timers, ex.full
+	exit := func(p *proc) {
+		running--
+		ex.result.Stages[p.stage].Exit = p.status
+		ex.r.emit(Event{Type: EventExit, Step: ex.index, Stage: p.stage, Pid: p.handle.Pid(), Exit: p.status})
+	}
 	for running > 0 {
 		select {
 		case p := <-exits:
-			running--
-			p.exited = true
-			ex.result.Stages[p.stage].Exit = p.status
-			ex.r.emit(Event{Type: EventExit, Step: ex.index, Stage: p.stage, Pid: p.handle.Pid(), Exit: p.status})
+			exit(p)
 		case req := <-ex.stopReq:
-			ex.end(req, timers)
+			for len(exits) > 0 { // these ended by themselves
+				exit(<-exits)
+			}
+			if running > 0 {
+				ex.stopped = ex.stopped || req.why == ""
+				ex.end(req, timers)
+			}
 		case <-timers.timeout:
 			timers.timeout = nil
 			ex.end(stopRequest{why: ReasonTimeout}, timers)
@@ -452,8 +505,8 @@ func (ex *execution) wait() {
 		case <-timers.kill:
 			timers.kill = nil
 			ex.signal(stopRequest{force: true})
-		case <-timers.full:
-			timers.full = nil
+		case <-full:
+			full = nil
 			ex.end(stopRequest{why: ReasonMaxBuffer}, timers)
 		}
 	}
@@ -464,14 +517,13 @@ func (ex *execution) wait() {
 type timers struct {
 	ex                  *execution
 	timeout, idle, kill <-chan time.Time
-	full                <-chan struct{}
 	idleTimer           *time.Timer
 	all                 []*time.Timer
 	killAt              time.Time
 }
 
 func newTimers(ex *execution) *timers {
-	t := &timers{ex: ex, full: ex.full()}
+	t := &timers{ex: ex}
 	if d := ex.step.Timeout; d > 0 {
 		t.timeout = t.after(d)
 	}
@@ -498,23 +550,6 @@ func (t *timers) idleLeft() time.Duration {
 	return time.Until(time.Unix(0, t.ex.lastByte.Load()).Add(t.ex.step.IdleTimeout))
 }
 
-// full returns a channel that is closed when a buffer of the step overflows
-// and the policy is to end the child.
-func (ex *execution) full() <-chan struct{} {
-	var c chan struct{}
-	for _, p := range ex.procs {
-		for _, s := range []*stream{p.out, p.errs} {
-			if s != nil && s.buf != nil && s.buf.policy == pipeline.Kill {
-				if c == nil {
-					c = make(chan struct{}, 1)
-				}
-				s.full.Store(&c)
-			}
-		}
-	}
-	return c
-}
-
 // killAfter returns the grace of the step, the longest of its stages; 0 never.
 func (ex *execution) killAfter() time.Duration {
 	var d time.Duration
@@ -529,12 +564,8 @@ func (ex *execution) killAfter() time.Duration {
 
 // end begins the end of the step: the signal now, SIGKILL after the grace.
 func (ex *execution) end(req stopRequest, t *timers) {
-	if req.why != "" {
-		if ex.result.Reason == "" {
-			ex.result.Reason = req.why
-		}
-	} else {
-		ex.stopped = true
+	if ex.result.Reason == "" {
+		ex.result.Reason = req.why
 	}
 	ex.signal(req)
 	if grace := ex.killAfter(); grace > 0 && t.killAt.IsZero() && !req.force {
@@ -561,8 +592,13 @@ func (ex *execution) signal(req stopRequest) {
 	}
 }
 
+// giveUp is how long a step that is being ended waits for its last output to
+// be taken by who reads it.
+const giveUp = time.Second
+
 // drain waits for the streams to end. A grandchild that holds one open is
-// given the step's drain, named, and ended with all else that is left.
+// given the step's drain, named, and ended with all else that is left. A reader
+// that is slow is given all the time it takes, unless the step is to end.
 func (ex *execution) drain(t *timers) {
 	closed := make(chan struct{})
 	go func() {
@@ -583,37 +619,68 @@ func (ex *execution) drain(t *timers) {
 	if ex.signalled {
 		wait = 0 // what is left is to end anyway
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	late := false
-	for waiting := true; waiting; {
-		select {
-		case <-closed:
-			waiting = false
-		case req := <-ex.stopReq:
-			ex.end(req, t)
-			waiting = false
-		case <-timer.C:
-			late = !ex.signalled
-			waiting = false
-		}
+	select {
+	case <-closed:
+		ex.endLeft()
+		return
+	default:
 	}
-	if late {
+	if ex.await(closed, time.After(wait), nil) {
+		ex.endLeft()
+		return
+	}
+	if !ex.signalled {
 		ex.warnHolders(wait)
 	}
 	ex.endLeft()
-	select {
-	case <-closed:
-	case <-time.After(100 * time.Millisecond): // a daemon elsewhere has it
-		for _, p := range ex.procs {
-			if p.handle != nil {
-				p.handle.Release()
+	ex.release(false)
+	var limit <-chan time.Time
+	if ex.signalled {
+		limit = time.After(giveUp)
+	}
+	if !ex.await(closed, limit, func() <-chan time.Time { return time.After(giveUp) }) {
+		ex.release(true)
+		ex.await(closed, time.After(100*time.Millisecond), nil)
+	}
+}
+
+// await waits for the streams until a limit, and reports whether they ended. A
+// request to end, or the timeout, ends the waiting too, or, where shorten is
+// given, sets another limit; one with force ends it always.
+func (ex *execution) await(closed <-chan struct{}, limit <-chan time.Time, shorten func() <-chan time.Time) bool {
+	for {
+		select {
+		case <-closed:
+			return true
+		case <-limit:
+			return false
+		case req := <-ex.stopReq:
+			ex.signal(req)
+			if req.force || shorten == nil {
+				return false
 			}
+			limit = shorten()
+		case <-ex.timers.timeout:
+			ex.timers.timeout = nil
+			ex.result.Reason = ReasonTimeout
+			ex.signal(stopRequest{})
+			if shorten == nil {
+				return false
+			}
+			limit = shorten()
 		}
-		for _, t := range ex.tees {
-			t.abandon()
+	}
+}
+
+// release gives up streams; see [Process].
+func (ex *execution) release(force bool) {
+	for _, p := range ex.procs {
+		if p.handle != nil {
+			p.handle.Release(force)
 		}
-		<-closed
+	}
+	for _, t := range ex.tees {
+		t.release(force)
 	}
 }
 
@@ -635,7 +702,7 @@ func (ex *execution) endLeft() {
 		if p.handle == nil || !p.handle.Left() {
 			continue
 		}
-		left := p.handle.End(p.bound.opts.KillSignal, p.bound.opts.KillAfter)
+		left := ex.endTree(p)
 		if len(left) > 0 && !ex.signalled {
 			ex.r.warn(ex.index, "processes that the step left behind were ended: "+strings.Join(left, ", "))
 		}
@@ -643,8 +710,27 @@ func (ex *execution) endLeft() {
 	}
 }
 
+// endTree ends what is left of one tree; a request with force shortens that.
+func (ex *execution) endTree(p *proc) []string {
+	done := make(chan []string, 1)
+	go func() { done <- p.handle.End(p.bound.opts.KillSignal, p.bound.opts.KillAfter) }()
+	for {
+		select {
+		case left := <-done:
+			return left
+		case req := <-ex.stopReq:
+			if req.force {
+				p.handle.Signal(syscall.SIGKILL)
+			}
+		}
+	}
+}
+
 // flush delivers what was held back to be shown as a whole.
 func (ex *execution) flush() {
+	for _, s := range ex.streams {
+		s.end()
+	}
 	for _, p := range ex.procs {
 		st := &ex.result.Stages[p.stage]
 		for _, s := range []*stream{p.out, p.errs} {
@@ -674,7 +760,7 @@ func (ex *execution) judge() {
 		if p.handle == nil || p.succeeded() || res.Err != nil {
 			continue
 		}
-		res.Status = StatusFailure
+		res.Status, res.Err = StatusFailure, p.status.Err
 		res.ExitCode = p.status.Code
 		res.Command = p.bound.command
 		res.Signal = pipeline.SignalName(p.status.Signal)
@@ -687,6 +773,14 @@ func (ex *execution) judge() {
 		break
 	}
 	for _, t := range ex.tees {
+		select {
+		case <-t.done:
+		default:
+			continue // given up; it may hang for ever
+		}
+		if t.err != nil && !ex.signalled {
+			ex.r.warn(ex.index, t.err.Error())
+		}
 		if t.err != nil && res.Status == StatusSuccess {
 			res.Status, res.Reason, res.ExitCode, res.Err = StatusFailure, ReasonExit, 1, t.err
 		}
@@ -709,6 +803,9 @@ func (ex *execution) judge() {
 // and whose reader had enough, has: SIGPIPE, or 141 from a shell.
 func (p *proc) succeeded() bool {
 	st := p.bound.stage
+	if p.status.Err != nil {
+		return false
+	}
 	if p.status.Signal == 0 && st.Success(p.status.Code) {
 		return true
 	}
@@ -726,32 +823,55 @@ type stream struct {
 	ex    *execution
 	stage int
 	which Stream
-	buf   *buffer
 	live  bool // shown as it comes
-	full  atomic.Pointer[chan struct{}]
+
+	mu    sync.Mutex
+	buf   *buffer
+	ended bool
 }
 
 // Write takes what a child wrote.
 func (s *stream) Write(b []byte) (int, error) {
 	s.ex.lastByte.Store(time.Now().UnixNano())
-	show := b
-	if s.buf != nil {
-		before := s.buf.size
-		_, err := s.buf.Write(b)
-		if err != nil {
-			if c := s.full.Load(); c != nil {
-				select {
-				case *c <- struct{}{}:
-				default:
-				}
-			}
-		}
-		show = b[:min(int64(len(b)), s.buf.size-before)]
+	show, err := s.keep(b)
+	if err != nil {
+		return 0, err
 	}
 	if s.live && len(show) > 0 {
 		s.show(show, false)
 	}
 	return len(b), nil
+}
+
+// keep buffers what is to be kept, and returns what is to be shown.
+func (s *stream) keep(b []byte) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return nil, os.ErrClosed
+	}
+	if s.buf == nil {
+		return b, nil
+	}
+	before := s.buf.size
+	if _, err := s.buf.Write(b); err != nil {
+		select {
+		case s.ex.full <- struct{}{}:
+		default:
+		}
+	}
+	if s.buf.policy == pipeline.Spill {
+		return b, nil // a full disk does not concern who watches
+	}
+	return b[:min(int64(len(b)), s.buf.size-before)], nil
+}
+
+// end makes sure that the buffer is not written to any more, also where the
+// stream had to be given up.
+func (s *stream) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
 }
 
 func (s *stream) show(b []byte, whole bool) {
@@ -763,8 +883,11 @@ func (s *stream) show(b []byte, whole bool) {
 	r.emit(Event{Type: EventData, Step: s.ex.index, Stage: s.stage, Stream: s.which, Data: b, Whole: whole})
 }
 
-// whole delivers the buffer in one piece, or in as few as a file allows.
+// whole delivers the buffer in one piece, or in as few as a file allows, and
+// not mixed with that of another step.
 func (s *stream) whole() {
+	s.ex.r.wholes.Lock()
+	defer s.ex.r.wholes.Unlock()
 	if s.buf.file == nil {
 		s.show(s.buf.mem, true)
 		return

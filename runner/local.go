@@ -11,8 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/pipe-runner/pipe/safety"
 )
 
 // Local starts processes on this machine. The zero value works.
@@ -90,6 +93,11 @@ func retryStart(ctx context.Context, start func() error) error {
 	}
 }
 
+// LookPath finds a program as [safety.LookPath] does.
+func (Local) LookPath(name, path, dir string) (string, error) {
+	return safety.LookPath(name, path, dir)
+}
+
 // localProcess is a process and what descends from it.
 type localProcess struct {
 	osProcess
@@ -98,6 +106,7 @@ type localProcess struct {
 
 	childEnds  []*os.File // closed as soon as the child has them
 	parentEnds []*os.File // of pipes that are copied
+	released   atomic.Bool
 	copiers    []func()
 	copying    sync.WaitGroup
 	closed     chan struct{}
@@ -164,16 +173,20 @@ func (p *localProcess) output(w io.Writer) (*os.File, error) {
 	}
 	p.childEnds = append(p.childEnds, pw)
 	p.parentEnds = append(p.parentEnds, pr)
-	p.copiers = append(p.copiers, func() { copyOut(w, pr) })
+	p.copiers = append(p.copiers, func() { copyOut(w, pr, &p.released) })
 	return pw, nil
 }
 
 // copyOut copies a child's output until its end, or until nobody wants it.
-func copyOut(w io.Writer, pr *os.File) {
+// Where the stream has been released, it ends with what is there.
+func copyOut(w io.Writer, pr *os.File, released *atomic.Bool) {
 	buf := copyBuffers.Get().(*[]byte) //nolint:forcetypeassert // the pool has nothing else
 	defer copyBuffers.Put(buf)
 	for {
 		n, err := pr.Read(*buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) && released.Load() {
+			n, err = readNow(pr, *buf)
+		}
 		if n > 0 {
 			if _, werr := w.Write((*buf)[:n]); werr != nil {
 				break
@@ -186,6 +199,20 @@ func copyOut(w io.Writer, pr *os.File) {
 	_ = pr.Close()
 }
 
+// release ends the copying from or to our ends of pipes: of those that a
+// stranger holds open, and, with force, of all.
+func release(ends []*os.File, released *atomic.Bool, force bool) {
+	released.Store(true)
+	for _, f := range ends {
+		if !force && otherEndGone(f) {
+			continue // it ends by itself, as soon as all has been delivered
+		}
+		if force || f.SetDeadline(time.Now()) != nil {
+			_ = f.Close()
+		}
+	}
+}
+
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
 // Closed is closed when the streams have ended.
@@ -194,12 +221,8 @@ func (p *localProcess) Closed() <-chan struct{} { return p.closed }
 // Holders names the processes that keep a stream open.
 func (p *localProcess) Holders() []string { return holders(p.parentEnds) }
 
-// Release closes the runner's ends, which ends the copying.
-func (p *localProcess) Release() {
-	for _, f := range p.parentEnds {
-		_ = f.Close()
-	}
-}
+// Release ends the copying.
+func (p *localProcess) Release(force bool) { release(p.parentEnds, &p.released, force) }
 
 // diagnose turns what the system said about a start into one sentence: the
 // system names the program where the directory or the interpreter is at fault.

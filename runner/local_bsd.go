@@ -20,8 +20,13 @@ func deathSignal(*syscall.SysProcAttr, syscall.Signal) {}
 
 func maxRSS(ru *syscall.Rusage) int64 { return ru.Maxrss }
 
-// awaitExit does nothing: the thread waits where the process is reaped.
-func (p *localProcess) awaitExit() {}
+// awaitExit asks again and again: a wait that blocks would reap the process at
+// a moment that Signal cannot know.
+func (p *localProcess) awaitExit() {
+	for delay := time.Millisecond; syscall.Kill(p.pid, 0) == nil && !zombie(p.pid); delay = min(2*delay, 20*time.Millisecond) {
+		time.Sleep(delay)
+	}
+}
 
 func (p *localProcess) findExtra() {}
 
@@ -61,20 +66,14 @@ func holders([]*os.File) []string { return nil }
 
 func growPipe(*os.File) {}
 
-func readerGone(f *os.File) bool {
-	gone := false
-	if rc, err := f.SyscallConn(); err == nil {
-		_ = rc.Control(func(fd uintptr) {
-			pfd := []unix.PollFd{{Fd: int32(fd)}} //nolint:gosec // a descriptor
-			n, err := unix.Poll(pfd, 0)
-			gone = err == nil && n == 1 && pfd[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
-		})
-	}
-	return gone
-}
-
 func openNull(flag int) (*os.File, error) { return os.OpenFile(os.DevNull, flag, 0) }
 
 func pipeFromChild() (r, w *os.File, err error) { return os.Pipe() }
 
 func pipeToChild() (r, w *os.File, err error) { return os.Pipe() }
+
+// zombie reports whether a child has ended and waits to be reaped.
+func zombie(pid int) bool {
+	k, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
+	return err != nil || k.Proc.P_stat == 5 // SZOMB, from sys/proc.h
+}

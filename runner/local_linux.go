@@ -156,6 +156,8 @@ func (p *localProcess) signalExtra(sig syscall.Signal) {
 	for _, m := range p.extra {
 		if m.fd >= 0 {
 			_ = unix.PidfdSendSignal(m.fd, sig, nil, 0)
+		} else {
+			_ = syscall.Kill(m.pid, sig)
 		}
 	}
 }
@@ -185,6 +187,15 @@ func groupMembers(pgid int) []member {
 // it reports whether they have.
 func awaitGone(ms []member, deadline time.Time) bool {
 	for _, m := range ms {
+		for m.fd < 0 { // a kernel without pidfd_open has no event for it
+			if s, ok := procfs.ReadStat(m.pid); !ok || s.Gone() {
+				break
+			}
+			if !deadline.IsZero() && time.Now().After(deadline) {
+				return false
+			}
+			time.Sleep(time.Millisecond)
+		}
 		for m.fd >= 0 {
 			timeout := -1
 			if !deadline.IsZero() {
@@ -239,19 +250,6 @@ func growPipe(f *os.File) {
 	if rc, err := f.SyscallConn(); err == nil {
 		_ = rc.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, 1<<20) })
 	}
-}
-
-// readerGone reports whether nothing reads a pipe any more.
-func readerGone(f *os.File) bool {
-	gone := false
-	if rc, err := f.SyscallConn(); err == nil {
-		_ = rc.Control(func(fd uintptr) {
-			pfd := []unix.PollFd{{Fd: int32(fd)}} //nolint:gosec // a descriptor
-			n, err := unix.Poll(pfd, 0)
-			gone = err == nil && n == 1 && pfd[0].Revents&unix.POLLERR != 0
-		})
-	}
-	return gone
 }
 
 // The child's end of a pipe, and the null device, are never read or written

@@ -6,6 +6,7 @@ package runner
 // Unix systems.
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"runtime"
@@ -97,10 +98,10 @@ func (p *localProcess) Wait() Status {
 	p.awaitExit()
 	var ws syscall.WaitStatus
 	var ru syscall.Rusage
+	var err error
 	p.mu.Lock()
 	for {
-		_, err := syscall.Wait4(p.pid, &ws, 0, &ru)
-		if err != syscall.EINTR {
+		if _, err = syscall.Wait4(p.pid, &ws, 0, &ru); err != syscall.EINTR {
 			break
 		}
 	}
@@ -110,6 +111,9 @@ func (p *localProcess) Wait() Status {
 		p.tree.Reaped(p.pid)
 	}
 	p.giveTerminal()
+	if err != nil {
+		return Status{Code: 1, Err: fmt.Errorf("the exit status of %s (pid %d) was taken by another part of this program: %w", p.name, p.pid, err)}
+	}
 	st := Status{Code: ws.ExitStatus(), User: time.Duration(ru.Utime.Nano()), Sys: time.Duration(ru.Stime.Nano()), MaxRSS: maxRSS(&ru)}
 	if ws.Signaled() {
 		st.Signal, st.CoreDumped = ws.Signal(), ws.CoreDump()

@@ -7,6 +7,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"syscall"
 	"time"
@@ -55,19 +56,24 @@ func openFIFO(ctx context.Context, path string) (*os.File, error) {
 		return r.f, r.err
 	case <-ctx.Done():
 	}
-	for {
+	late := func(r result) {
+		if r.f != nil {
+			_ = r.f.Close()
+		}
+	}
+	for range 100 {
 		if w, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil { //nolint:gosec // as above
 			_ = w.Close()
 		}
 		select {
 		case r := <-opened:
-			if r.f != nil {
-				_ = r.f.Close()
-			}
+			late(r)
 			return nil, &os.PathError{Op: "open", Path: path, Err: ctx.Err()}
 		case <-time.After(time.Millisecond):
 		}
 	}
+	go func() { late(<-opened) }() // the FIFO is gone from its place: the open is left behind
+	return nil, &os.PathError{Op: "open", Path: path, Err: ctx.Err()}
 }
 
 // dupDescriptor returns a copy of a descriptor that this program was given.
@@ -77,4 +83,38 @@ func dupDescriptor(fd int) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(n), "fd"), nil //nolint:gosec // a descriptor
+}
+
+// otherEndGone reports whether nobody holds the other end of a pipe any more.
+// What was written to it may still be there to be read.
+func otherEndGone(f *os.File) bool {
+	gone := false
+	if rc, err := f.SyscallConn(); err == nil {
+		_ = rc.Control(func(fd uintptr) {
+			pfd := []unix.PollFd{{Fd: int32(fd)}} //nolint:gosec // a descriptor
+			n, err := unix.Poll(pfd, 0)
+			gone = err == nil && n == 1 && pfd[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
+		})
+	}
+	return gone
+}
+
+// readNow reads what is there, without waiting and whatever the deadline; none
+// is io.EOF.
+func readNow(f *os.File, b []byte) (n int, err error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	cerr := rc.Control(func(fd uintptr) {
+		for {
+			if n, err = unix.Read(int(fd), b); err != unix.EINTR {
+				return
+			}
+		}
+	})
+	if cerr != nil || err != nil || n <= 0 {
+		return 0, io.EOF
+	}
+	return n, nil
 }

@@ -9,10 +9,12 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,6 +32,9 @@ type Runner struct {
 	Env    []string            // the runner's environment; nil: os.Environ()
 	// Stdin, Stdout and Stderr are what inherit means; nil: os.Stdin and so on.
 	Stdin, Stdout, Stderr *os.File
+	// Inherited are the descriptors past 2 that {fd: N} may name; nil: any that
+	// is open in this program.
+	Inherited []int
 	// Sink gets all events. nil: nobody listens, and output that would pass
 	// through the runner goes to Stdout and Stderr.
 	Sink func(Event)
@@ -59,8 +64,8 @@ type paramError struct{ err error }
 func (e *paramError) Error() string   { return e.err.Error() }
 func (e *paramError) Unwrap() []error { return []error{ErrParams, e.err} }
 
-// Run runs a pipeline that passed [pipeline.Parse] or Check, and returns when
-// its last process has ended. The error says why nothing was started; what
+// Run runs a pipeline, which it checks where neither [pipeline.Parse] nor Check
+// has, and returns when its last process has ended. The error says why nothing was started; what
 // became of the steps is in the result, which the caller closes. When ctx is
 // done, everything that runs is ended, and steps that clean up still run.
 func (r *Runner) Run(ctx context.Context, p *pipeline.Pipeline) (*Result, error) {
@@ -103,6 +108,7 @@ func (r *run) setup(from *Runner, params map[string]any) error {
 			r.stdio[i] = f
 		}
 	}
+	r.inherited = from.Inherited
 	r.limit = r.p.GetMaxParallel(runtime.NumCPU())
 	if from.MaxParallel != nil {
 		r.limit = *from.MaxParallel
@@ -150,6 +156,7 @@ type run struct {
 	dir       string
 	environ   []string
 	stdio     [3]*os.File
+	inherited []int
 	sink      func(Event)
 	limit     int
 	keepGoing bool
@@ -157,6 +164,7 @@ type run struct {
 	base      pipeline.Vars
 	absParams map[string]any // paths made absolute, for steps elsewhere
 	pipes     chan struct{}  // a place for each pipe that may be large
+	wholes    sync.Mutex     // held while output is delivered that was held back
 
 	// The rest belongs to the goroutine of loop.
 	nodes     []node
@@ -233,7 +241,7 @@ func (r *run) loop(ctx context.Context) *Result {
 			r.stopRunning(stopRequest{force: true})
 		case <-timeout:
 			timeout = nil
-			r.interrupt = errTimeout
+			r.interrupt = fmt.Errorf("%s: the pipeline took %w of %s", r.p.File, errTimeout, r.p.Timeout)
 			r.halt(stopRequest{})
 		case <-cleanup:
 			r.cleanup = nil
@@ -250,7 +258,7 @@ func (r *run) loop(ctx context.Context) *Result {
 }
 
 // errTimeout tells that the pipeline's own timeout ended the run.
-var errTimeout = errors.New("the timeout of the pipeline is over")
+var errTimeout = errors.New("longer than its timeout")
 
 // prepare turns the graph into counters and lists of users.
 func (r *run) prepare() {
@@ -349,7 +357,7 @@ func (r *run) startReady() {
 			continue
 		}
 		res.Status = StatusSkipped
-		if r.cause != nil && (r.stopping || r.nodes[i].badNeed) {
+		if r.cause != nil && r.wanted(i) && (r.stopping && !r.p.Steps[i].If.RunsAfterFailure() || r.nodes[i].badNeed && !r.p.Steps[i].If.CallsStatus()) {
 			res.CancelledBy = r.cause.Label
 		}
 		r.conclude(i)
@@ -361,7 +369,7 @@ func (r *run) startReady() {
 func (r *run) decide(i int) (bool, error) {
 	s, n := r.p.Steps[i], &r.nodes[i]
 	switch {
-	case r.selected != nil && !r.selected[i], r.noMore:
+	case !r.wanted(i), r.noMore:
 		return false, nil
 	case r.stopping && !s.If.RunsAfterFailure():
 		return false, nil
@@ -376,6 +384,9 @@ func (r *run) decide(i int) (bool, error) {
 	v.Cancelled = func() bool { return n.cancelUp || r.interrupt != nil }
 	return s.If.Bool(&v)
 }
+
+// wanted reports whether a step is among those that were asked for.
+func (r *run) wanted(i int) bool { return r.selected == nil || r.selected[i] }
 
 // processes returns how many processes a step starts.
 func processes(s *pipeline.Step) int {
@@ -414,7 +425,8 @@ func (r *run) finished(ex *execution) {
 	start := res.Start
 	*res = ex.result
 	res.Index, res.Label, res.Start, res.End = ex.index, r.p.Label(ex.index), start, time.Now()
-	if ex.stopped && res.Reason != ReasonTimeout && res.Reason != ReasonIdleTimeout {
+	// A step that failed before it was asked to end, failed.
+	if ex.stopped && res.Err == nil && res.Reason != ReasonTimeout && res.Reason != ReasonIdleTimeout || errors.Is(res.Err, errNotStarted) {
 		res.Status = StatusCancelled
 		if r.cause != nil {
 			res.CancelledBy = r.cause.Label
@@ -432,7 +444,7 @@ func (r *run) conclude(i int) {
 		bad, failed = false, false
 		r.nodes[i].continued = true
 	}
-	if r.selected == nil || r.selected[i] {
+	if r.wanted(i) {
 		if failed && r.cause == nil {
 			r.cause = res
 		}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -49,6 +50,7 @@ type shell struct {
 	cancel context.CancelFunc
 	done   chan struct{} // the text has ended
 	closed chan struct{}
+	close  sync.Once // of closed
 	status Status
 
 	in       io.Reader
@@ -56,10 +58,11 @@ type shell struct {
 	ours     []*os.File // the ones of these that end with the text
 	readers  []*os.File // the other ends of pipes that are copied
 	copying  sync.WaitGroup
+	released atomic.Bool
 
 	mu       sync.Mutex
-	children map[Process]bool
-	over     []Process // ended, but their trees may have members left
+	children map[Process]chan struct{} // closed when the child has ended
+	over     []Process                 // ended, but their trees have members left
 	stopping syscall.Signal
 	abandon  chan struct{} // closed when SIGKILL was asked for
 }
@@ -69,7 +72,7 @@ func startShell(engine Engine, c shellCmd) (*shell, error) {
 	s := &shell{
 		engine: engine, cmd: c, cancel: cancel,
 		done: make(chan struct{}), closed: make(chan struct{}), abandon: make(chan struct{}),
-		children: map[Process]bool{},
+		children: map[Process]chan struct{}{},
 	}
 	if err := s.streams(); err != nil {
 		cancel()
@@ -124,7 +127,7 @@ func (s *shell) run(ctx context.Context, r *interp.Runner) {
 	}
 	s.closeAll(s.ours)
 	s.copying.Wait()
-	close(s.closed)
+	s.close.Do(func() { close(s.closed) })
 }
 
 // streams gives the text a file for each stream. As with a process, what is
@@ -176,7 +179,7 @@ func (s *shell) stream(w io.Writer) (*os.File, error) {
 	}
 	s.ours = append(s.ours, pw)
 	s.readers = append(s.readers, pr)
-	s.copying.Go(func() { copyOut(w, pr) })
+	s.copying.Go(func() { copyOut(w, pr, &s.released) })
 	return pw, nil
 }
 
@@ -243,7 +246,7 @@ func background(f *syntax.File) bool {
 func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 	switch args[0] {
 	case "echo", "printf", "pwd", "type", "help":
-		if f, ok := interp.HandlerCtx(ctx).Stdout.(*os.File); ok && readerGone(f) {
+		if f, ok := interp.HandlerCtx(ctx).Stdout.(*os.File); ok && otherEndGone(f) {
 			if s.cmd.sigpipeErr {
 				return []string{"exit", "141"}, nil
 			}
@@ -281,7 +284,7 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 	if v := hc.Env.Get("PATH"); v.IsSet() {
 		search = v.String()
 	}
-	path, err := safety.LookPath(args[0], search, hc.Dir)
+	path, err := lookPath(s.engine, args[0], search, hc.Dir)
 	if err != nil {
 		fmt.Fprintf(hc.Stderr, "%s: %v\n", args[0], err)
 		if errors.Is(err, safety.ErrNotFound) {
@@ -358,16 +361,20 @@ func (s *shell) child(ctx context.Context, c *Cmd) (Status, error) {
 		s.mu.Unlock()
 		return Status{}, err
 	}
-	s.children[p] = true
+	ended := make(chan struct{})
+	s.children[p] = ended
 	s.mu.Unlock()
 	st := p.Wait()
+	close(ended)
 	s.mu.Lock()
 	delete(s.children, p)
-	s.over = append(s.over, p)
-	if len(s.over) > 64 { // forget those of which nothing is left
-		s.over = slices.DeleteFunc(s.over, func(q Process) bool { return !q.Left() })
+	if p.Left() { // a group that is empty stays so, and its number may become another's
+		s.over = append(s.over, p)
 	}
 	s.mu.Unlock()
+	if st.Err != nil {
+		return st, st.Err
+	}
 	return st, nil
 }
 
@@ -430,27 +437,37 @@ func (s *shell) Signal(sig syscall.Signal) {
 // End ends what is left of the trees of all children.
 func (s *shell) End(sig syscall.Signal, grace time.Duration) []string {
 	s.mu.Lock()
-	live := slices.Collect(maps.Keys(s.children))
-	all := append(slices.Clone(live), s.over...)
+	live := maps.Clone(s.children)
+	over := slices.Clone(s.over)
 	s.stopping = sig
 	s.mu.Unlock()
 	s.cancel()
 	var left []string
-	for _, p := range live {
+	for p := range live {
 		if l, ok := p.(*localProcess); ok {
 			left = append(left, fmt.Sprintf("%s (pid %d)", l.name, l.pid))
 		}
 		p.Signal(sig)
 	}
-	if len(live) > 0 && grace > 0 {
-		kill := time.AfterFunc(grace, func() {
-			for _, p := range live {
+	var kill <-chan time.Time
+	if grace > 0 {
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		kill = timer.C
+	}
+	for p, ended := range live {
+		select {
+		case <-ended:
+		case <-kill:
+			for p := range live {
 				p.Signal(syscall.SIGKILL)
 			}
-		})
-		defer kill.Stop()
+			<-ended
+			kill = nil
+		}
+		left = append(left, p.End(sig, grace)...)
 	}
-	for _, p := range all {
+	for _, p := range over {
 		left = append(left, p.End(sig, grace)...)
 	}
 	return left
@@ -466,8 +483,12 @@ func (s *shell) Left() bool {
 // Holders names the processes that keep a stream open.
 func (s *shell) Holders() []string { return holders(s.readers) }
 
-// Release gives up the streams.
-func (s *shell) Release() {
-	s.closeAll(s.readers)
+// Release ends the copying. With force the text itself is given up too, which
+// may hang in a read that nothing can end.
+func (s *shell) Release(force bool) {
 	s.cancel()
+	release(s.readers, &s.released, force)
+	if force {
+		s.close.Do(func() { close(s.closed) })
+	}
 }

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
+	"slices"
 	"syscall"
 
 	"github.com/pipe-runner/pipe/pipeline"
@@ -18,9 +18,10 @@ import (
 type tee struct {
 	in    *os.File
 	sinks []*teeSink
+	files []*os.File // in and those of all sinks
+	begun bool
 	done  chan struct{}
 	err   error // of a file; read after done
-	once  sync.Once
 }
 
 type teeSink struct {
@@ -35,6 +36,8 @@ func (ex *execution) tee(st *pipeline.Stage, in io.Reader, last bool) (io.Reader
 		return nil, errors.New("tee: no stream")
 	}
 	t := &tee{in: ex.own(f), done: make(chan struct{})}
+	t.files = []*os.File{t.in}
+	ex.tees = append(ex.tees, t)
 	for _, b := range st.Tee {
 		if b.File != nil {
 			path, err := ex.branchFile(b.File)
@@ -45,15 +48,15 @@ func (ex *execution) tee(st *pipeline.Stage, in io.Reader, last bool) (io.Reader
 			if err != nil {
 				return nil, err
 			}
-			t.sinks = append(t.sinks, &teeSink{ex.own(out), path})
+			t.add(ex.own(out), path)
 			continue
 		}
 		pr, pw, err := ex.pipe()
 		if err != nil {
 			return nil, err
 		}
-		t.sinks = append(t.sinks, &teeSink{f: ex.own(pw)})
-		if _, err := ex.chain(b.Chain, nil, pr, true); err != nil {
+		t.add(ex.own(pw), "")
+		if err := ex.chain(b.Chain, nil, pr, true); err != nil {
 			return nil, err
 		}
 	}
@@ -63,11 +66,16 @@ func (ex *execution) tee(st *pipeline.Stage, in io.Reader, last bool) (io.Reader
 		if err != nil {
 			return nil, err
 		}
-		t.sinks = append(t.sinks, &teeSink{f: ex.own(pw)})
+		t.add(ex.own(pw), "")
 		next = pr
 	}
-	ex.tees = append(ex.tees, t)
 	return next, nil
+}
+
+// add gives the tee another sink; path is that of a file.
+func (t *tee) add(f *os.File, path string) {
+	t.sinks = append(t.sinks, &teeSink{f, path})
+	t.files = append(t.files, f)
 }
 
 // branchFile evaluates the path of a file branch.
@@ -89,26 +97,40 @@ func (ex *execution) own(f *os.File) *os.File {
 	return f
 }
 
-func (t *tee) begin(ex *execution) {
+func (t *tee) begin() {
+	t.begun = true
 	go func() {
 		defer close(t.done)
 		defer t.close()
-		if err := t.splice(); err != nil {
-			ex.r.warn(ex.index, err.Error())
-			t.err = err
-		}
+		t.err = t.splice()
 	}()
 }
 
+// close closes the sinks before the stream: a Close waits for who is in the
+// middle of something with the file, which may be the wait for a sink.
 func (t *tee) close() {
-	_ = t.in.Close()
-	for _, s := range t.sinks {
-		_ = s.f.Close()
+	for _, f := range slices.Backward(t.files) {
+		_ = f.Close()
 	}
 }
 
-// abandon ends the copying from outside.
-func (t *tee) abandon() { t.once.Do(func() { _ = t.in.Close() }) }
+// release ends the copying if a stranger holds the stream open, and with force
+// in any case.
+func (t *tee) release(force bool) {
+	switch {
+	case !t.begun:
+		t.close()
+		select {
+		case <-t.done:
+		default:
+			close(t.done)
+		}
+	case force:
+		t.close()
+	case !otherEndGone(t.in):
+		_ = t.in.Close()
+	}
+}
 
 // drop gives up a sink. The error is nil where its reader had enough, and else
 // says what is missing in a file.

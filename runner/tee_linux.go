@@ -51,6 +51,9 @@ func (t *tee) scratch() ([][2]*os.File, error) {
 			return pipes, err
 		}
 		pipes = append(pipes, [2]*os.File{pr, pw})
+		if pipeSize(pw) != pipeSize(pipes[0][1]) { // past the user's limit they are small
+			return pipes, unix.EINVAL
+		}
 	}
 	for _, s := range t.sinks {
 		if !spliceable(s.f) {
@@ -58,6 +61,13 @@ func (t *tee) scratch() ([][2]*os.File, error) {
 		}
 	}
 	return pipes, nil
+}
+
+func pipeSize(f *os.File) (size int) {
+	if rc, err := f.SyscallConn(); err == nil {
+		_ = rc.Control(func(fd uintptr) { size, _ = unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0) })
+	}
+	return size
 }
 
 // spliceable reports whether splice(2) can write to a file: not to one that is

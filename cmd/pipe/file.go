@@ -17,8 +17,9 @@ import (
 // defaultFile is what is run where no file is named.
 const defaultFile = "pipe.yaml"
 
-// splitFile takes the file from the arguments before the "--". A first
-// argument that is neither a path nor an existing file is a step of pipe.yaml.
+// splitFile takes the file from the arguments before the "--": a first one that
+// has a slash or the ending of YAML, or, where there is no pipe.yaml that could
+// have a step of that name, one that exists.
 func splitFile(args []string) (file string, rest []string) {
 	if len(args) == 0 {
 		return defaultFile, nil
@@ -27,8 +28,10 @@ func splitFile(args []string) (file string, rest []string) {
 	if first == "-" || strings.ContainsRune(first, '/') || strings.HasSuffix(first, ".yaml") || strings.HasSuffix(first, ".yml") {
 		return first, args[1:]
 	}
-	if info, err := os.Stat(first); err == nil && !info.IsDir() {
-		return first, args[1:]
+	if _, err := os.Stat(defaultFile); err != nil {
+		if info, err := os.Stat(first); err == nil && !info.IsDir() {
+			return first, args[1:]
+		}
 	}
 	return defaultFile, args
 }

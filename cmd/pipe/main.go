@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -25,11 +26,14 @@ func main() { os.Exit(run(os.Args[1:])) }
 // run is the program without its exit.
 func run(args []string) int {
 	root := &cobra.Command{
-		Use:           "pipe",
-		Short:         "Run pipelines of processes declared in YAML",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Use:                        "pipe",
+		Short:                      "Run pipelines of processes declared in YAML",
+		Version:                    version,
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		Args:                       unknownCommand,
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(runCommand(), checkCommand(), versionCommand())
@@ -44,6 +48,26 @@ func run(args []string) int {
 	}
 	fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
 	return 2
+}
+
+// unknownCommand says what to write instead of a first word that is no command.
+func unknownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if strings.HasSuffix(args[0], ".yaml") || strings.HasSuffix(args[0], ".yml") {
+		return fmt.Errorf("%q is not a command; to run the file write: pipe run %s", args[0], args[0])
+	}
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		return fmt.Errorf("unknown command %q; did you mean %q?", args[0], near[0])
+	}
+	var names []string
+	for _, sub := range c.Commands() {
+		if !sub.Hidden {
+			names = append(names, sub.Name())
+		}
+	}
+	return fmt.Errorf("unknown command %q; there are %s", args[0], strings.Join(names, ", "))
 }
 
 func versionCommand() *cobra.Command {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -54,8 +53,7 @@ line is wrong and nothing was started.`,
 			if at := c.ArgsLenAtDash(); at >= 0 {
 				named, rest = args[:at], args[at:]
 			}
-			file, steps := splitFile(named)
-			return f.run(c, file, steps, rest)
+			return f.run(c, named, rest)
 		},
 	}
 	fl := c.Flags()
@@ -63,35 +61,24 @@ line is wrong and nothing was started.`,
 	fl.StringVarP(&f.dir, "directory", "C", "", "change to this folder first")
 	fl.IntVarP(&f.parallel, "jobs", "j", 0, "processes at once in async mode; 0 is no limit (default: the file's, or one for each CPU)")
 	fl.BoolVarP(&f.keepGoing, "keep-going", "k", false, "after a failure go on with what does not need the failed step")
+	fl.BoolP("help", "h", false, "explain the command, or, after a FILE, its parameters")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would be run, and run nothing")
 	fl.StringVar(&f.output, "output", "auto", "how lines of output begin: prefix (the step's name), plain, or auto (prefix in async mode)")
 	help := c.HelpFunc()
 	c.SetHelpFunc(func(c *cobra.Command, args []string) {
-		if file := helpFile(args); file != "" {
-			if p, err := load(file); err == nil {
-				paramHelp(c, p)
-			}
+		named := c.Flags().Args()
+		if err := f.changeDir(); err != nil || len(named) == 0 {
+			help(c, args)
 			return
 		}
-		help(c, args)
+		file, _ := splitFile(named)
+		p, err := load(file)
+		if err != nil {
+			os.Exit(2) // a help function of cobra has no other way
+		}
+		paramHelp(c, p)
 	})
 	return c
-}
-
-// helpFile returns the file of "pipe run FILE --help", or "".
-func helpFile(args []string) string {
-	for i, a := range args {
-		if a == "--" {
-			break
-		}
-		if strings.HasPrefix(a, "-") && a != "-" || i == 0 && a == "run" {
-			continue
-		}
-		if file, rest := splitFile([]string{a}); len(rest) == 0 && file != "-" {
-			return file
-		}
-	}
-	return ""
 }
 
 // paramHelp prints what a file is for and which parameters it has.
@@ -114,7 +101,10 @@ func paramHelp(c *cobra.Command, p *pipeline.Pipeline) {
 		note := "must be given"
 		if prm.Default != nil {
 			text, _ := pipeline.Text(prm.Default)
-			note = fmt.Sprintf("default %q", text)
+			if list, ok := prm.Default.([]string); ok {
+				text = strings.Join(list, " ")
+			}
+			note = "default " + text
 		}
 		if len(prm.Enum) > 0 {
 			note += "; one of " + strings.Join(prm.Enum, ", ")
@@ -141,29 +131,40 @@ func parseParams(words []string) (map[string][]string, error) {
 	return out, nil
 }
 
-func (f *runFlags) run(c *cobra.Command, file string, steps, args []string) error {
+func (f *runFlags) changeDir() error {
+	if f.dir == "" {
+		return nil
+	}
+	if err := os.Chdir(f.dir); err != nil {
+		return fmt.Errorf("-C %s: %w", f.dir, errors.Unwrap(err))
+	}
+	return nil
+}
+
+func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 	if f.output != "auto" && f.output != "prefix" && f.output != "plain" {
 		return fmt.Errorf("--output %s: expected auto, prefix or plain", f.output)
 	}
 	if f.parallel < 0 {
 		return fmt.Errorf("-j %d: expected 0 (no limit) or more", f.parallel)
 	}
-	if f.dir != "" {
-		if err := os.Chdir(f.dir); err != nil {
-			return fmt.Errorf("-C %s: %w", f.dir, errors.Unwrap(err))
-		}
-	}
 	params, err := parseParams(f.params)
 	if err != nil {
 		return err
 	}
+	var g *guard.Guard
+	if !f.dryRun {
+		// This starts the program anew, so nothing may have changed before it.
+		if g, err = guard.Enter(); err != nil {
+			fmt.Fprintf(os.Stderr, "pipe: warning: %v\n", err)
+		}
+	}
+	if err := f.changeDir(); err != nil {
+		return err
+	}
+	file, steps := splitFile(named)
 	if f.dryRun {
 		return f.printPlan(c, file, steps, params)
-	}
-	// Before anything else, because it starts this program anew.
-	g, err := guard.Enter()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "pipe: warning: %v\n", err)
 	}
 	p, err := load(file)
 	if err != nil {
@@ -171,7 +172,7 @@ func (f *runFlags) run(c *cobra.Command, file string, steps, args []string) erro
 	}
 	r := &runner.Runner{Params: params, Args: args, KeepGoing: f.keepGoing, Steps: steps}
 	if g != nil {
-		r.Engine = runner.Local{Tree: g}
+		r.Engine, r.Inherited = runner.Local{Tree: g}, g.Inherited()
 	}
 	if c.Flags().Changed("jobs") {
 		r.MaxParallel = &f.parallel
@@ -183,28 +184,26 @@ func (f *runFlags) run(c *cobra.Command, file string, steps, args []string) erro
 func (f *runFlags) execute(r *runner.Runner, p *pipeline.Pipeline, g *guard.Guard) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	defer forwardSignals(cancel)()
+	out, errs := newOutput(os.Stdout, "/dev/stdout"), newOutput(os.Stderr, "/dev/stderr")
+	defer forwardSignals(cancel, func() { out.limit(); errs.limit() })()
 	defer handOnStops(g)()
 	console := &report.Console{
-		Out: os.Stdout, Err: os.Stderr,
+		Out: out, Err: errs,
 		Prefix: f.output == "prefix" || f.output == "auto" && p.Mode == pipeline.Async,
 		Color:  colors(os.Stderr),
 	}
-	var broken error
-	var once sync.Once
 	console.Fail = func(err error) {
-		once.Do(func() {
-			broken = fmt.Errorf("cannot write to stdout: %w", errors.Unwrap(err))
-			cancel(broken)
-		})
+		if errors.Is(err, syscall.EPIPE) { // who reads it had enough: as the signal would
+			err = &runner.Interrupt{Signal: syscall.SIGPIPE}
+		} else {
+			err = fmt.Errorf("cannot write to stdout: %w", errors.Unwrap(err))
+		}
+		cancel(err)
 	}
 	r.Sink = console.Event
 	res, err := r.Run(ctx, p)
 	if err != nil {
-		for _, line := range strings.Split(err.Error(), "\n") {
-			fmt.Fprintf(os.Stderr, "pipe: %s\n", line)
-		}
-		return exitError(2)
+		return refused(err)
 	}
 	defer res.Close()
 	if g != nil {
@@ -219,11 +218,30 @@ func (f *runFlags) execute(r *runner.Runner, p *pipeline.Pipeline, g *guard.Guar
 	return nil
 }
 
-// forwardSignals makes signals end the run: the first one is handed on, a
-// second one kills at once. It returns what undoes it.
-func forwardSignals(cancel context.CancelCauseFunc) func() {
+// refused says why nothing was started.
+func refused(err error) error {
+	for _, line := range strings.Split(err.Error(), "\n") {
+		fmt.Fprintf(os.Stderr, "pipe: %s\n", line)
+	}
+	return exitError(2)
+}
+
+// forwardSignals makes signals end the run: the first one is handed on, and
+// begun is called; a second one kills at once. It returns what undoes it.
+//
+// A signal that the caller ignores, as nohup does, is taken without effect:
+// left alone it would be ignored in the steps too.
+func forwardSignals(cancel context.CancelCauseFunc, begun func()) func() {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	deaf := make(chan os.Signal, 1)
+	signal.Notify(deaf, syscall.SIGPIPE) // a write fails instead
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+		if signal.Ignored(s) {
+			signal.Notify(deaf, s)
+		} else {
+			signal.Notify(signals, s)
+		}
+	}
 	again := make(chan struct{})
 	stop := make(chan struct{})
 	go func() {
@@ -235,6 +253,7 @@ func forwardSignals(cancel context.CancelCauseFunc) func() {
 				sig, _ := s.(syscall.Signal)
 				switch count {
 				case 1:
+					begun()
 					cancel(&runner.Interrupt{Signal: sig, Again: again})
 				case 2:
 					close(again)
@@ -264,10 +283,7 @@ func (f *runFlags) printPlan(c *cobra.Command, file string, steps []string, para
 	r := &runner.Runner{Params: params, Steps: steps}
 	plan, err := r.Plan(p)
 	if err != nil {
-		for _, line := range strings.Split(err.Error(), "\n") {
-			fmt.Fprintf(os.Stderr, "pipe: %s\n", line)
-		}
-		return exitError(2)
+		return refused(err)
 	}
 	for _, line := range plan {
 		if _, err := fmt.Fprintln(c.OutOrStdout(), line); err != nil {

@@ -26,15 +26,16 @@ const env = "PIPE_GUARD"
 // Guard follows the processes of this program. Its methods may be called by
 // several goroutines at once.
 type Guard struct {
-	mu     sync.Mutex
-	pids   map[int]bool // children that were started here and not yet waited for
-	before map[int]bool // children that were there before
-	starts chan func()
+	mu        sync.Mutex
+	pids      map[int]bool // children that were started here and not yet waited for
+	starts    chan func()
+	inherited []int // descriptors past 2 that the caller of the program gave it
 }
 
 // Enter makes the program two processes, as the package says, and returns in
 // the second one; the first one never returns from it. The second one leads a
-// process group of its own; it gets the signals that the first one is sent.
+// process group of its own; it gets the signals that the first one is sent. It
+// is the program executed anew, so what main does before Enter is done twice.
 // An error means that the guard is not there; the program can go on without.
 func Enter() (*Guard, error) {
 	if v, ok := os.LookupEnv(env); ok {
@@ -45,31 +46,34 @@ func Enter() (*Guard, error) {
 			return second(n)
 		}
 	}
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("guard: no pipe: %w", err)
-	}
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("guard: no pipe: %w", err)
+	}
 	// From here on a signal must reach the second process, which is not there
 	// yet: they are kept until it is.
+	// One that the caller ignores (nohup) is left ignored, here and there.
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, forwarded...)
+	for _, s := range forwarded {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	before := children() // of who was this process before it became this program
 	subreaper()
 	_, _ = unix.FcntlInt(uintptr(p[0]), unix.F_SETFD, 0) //nolint:gosec // a descriptor; the child is to have it
-	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
+	attr := &syscall.ProcAttr{
 		Env:   append(os.Environ(), fmt.Sprintf("%s=%d:%d", env, p[0], os.Getpid())),
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{Setpgid: true},
-	})
+	}
+	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, attr)
 	if err != nil { // no /proc
-		pid, err = syscall.ForkExec(exe, os.Args, &syscall.ProcAttr{
-			Env:   append(os.Environ(), fmt.Sprintf("%s=%d:%d", env, p[0], os.Getpid())),
-			Files: []uintptr{0, 1, 2},
-			Sys:   &syscall.SysProcAttr{Setpgid: true},
-		})
+		pid, err = syscall.ForkExec(exe, os.Args, attr)
 	}
 	if err != nil {
 		signal.Stop(signals)
@@ -81,8 +85,10 @@ func Enter() (*Guard, error) {
 	// copy here would keep pipes from ending. The runtime's own are beyond
 	// what is closed: they close on exec.
 	_ = unix.Close(p[0])
-	closeInherited(p[1])
-	first(pid, signals)
+	for _, fd := range openOnExec() {
+		_ = unix.Close(fd)
+	}
+	first(pid, signals, before)
 	return nil, nil // not reached
 }
 
@@ -93,27 +99,26 @@ var forwarded = []os.Signal{
 
 func subreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
-// closeInherited closes what does not close on exec: nothing of this program
-// is like that, so it came from the caller.
-func closeInherited(keep int) {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return
-	}
+// openOnExec returns the descriptors past 2 that do not close on exec: nothing
+// of this program is like that, so they came from the caller.
+func openOnExec() []int {
+	var out []int
+	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
 		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd < 3 || fd == keep {
+		if err != nil || fd < 3 {
 			continue
 		}
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 { //nolint:gosec // a descriptor
-			_ = unix.Close(fd)
+			out = append(out, fd)
 		}
 	}
+	return out
 }
 
 // first is the rest of the first process: it waits for the second one, reaps
 // what comes to it, and ends what is left.
-func first(pid int, signals <-chan os.Signal) {
+func first(pid int, signals <-chan os.Signal, before []int) {
 	go func() {
 		for s := range signals {
 			sig, _ := s.(syscall.Signal)
@@ -140,19 +145,20 @@ func first(pid int, signals <-chan os.Signal) {
 	if ws.Signaled() {
 		status = 128 + int(ws.Signal())
 	}
-	killAll()
+	killAll(before)
 	os.Exit(status)
 }
 
 // second is what Enter does in the second process.
 func second(fd int) (*Guard, error) {
 	lifeline := os.NewFile(uintptr(fd), "lifeline") //nolint:gosec // a descriptor
-	_ = unix.CloseRange(3, ^uint(0)>>33, unix.CLOSE_RANGE_CLOEXEC)
-	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC) //nolint:gosec // as above, for old kernels
 	subreaper()
-	g := &Guard{pids: map[int]bool{}, before: map[int]bool{}, starts: make(chan func())}
-	for _, pid := range children() {
-		g.before[pid] = true
+	g := &Guard{pids: map[int]bool{}, starts: make(chan func()), inherited: []int{}}
+	for _, n := range openOnExec() {
+		unix.CloseOnExec(n) // the children of this program are given what they are to have
+		if n != fd {
+			g.inherited = append(g.inherited, n)
+		}
 	}
 	go func() { // the death signal is tied to the thread, which must not end
 		runtime.LockOSThread()
@@ -168,7 +174,8 @@ func second(fd int) (*Guard, error) {
 				break
 			}
 		}
-		killAll()
+		g.mu.Lock() // for good: nothing starts any more, and no end is told of
+		killAll(nil)
 		os.Exit(137)
 	}()
 	return g, nil
@@ -188,6 +195,10 @@ func (g *Guard) Fork(start func(syscall.Signal) (int, error)) (pid int, err erro
 	<-done
 	return pid, err
 }
+
+// Inherited returns the descriptors past 2 that the caller of the program gave
+// it. They are open, and close on exec.
+func (g *Guard) Inherited() []int { return g.inherited }
 
 // Signal sends a signal to the group of every process that runs. It is how a
 // program hands on that it is suspended (SIGTSTP) and continued (SIGCONT).
@@ -227,9 +238,9 @@ func (g *Guard) reapOrphans() {
 }
 
 // own reports whether a child is none of the guard's: started by the runner,
-// there before, or in this program's own group, as what a host starts is.
+// or in this program's own group, as what a host starts is.
 func (g *Guard) own(pid int) bool {
-	if g.pids[pid] || g.before[pid] {
+	if g.pids[pid] {
 		return true
 	}
 	pgid, err := syscall.Getpgid(pid)
@@ -246,10 +257,12 @@ func (g *Guard) EndOrphans(grace time.Duration) []string {
 	deadline := time.Now().Add(grace)
 	sig := syscall.SIGTERM
 	for {
-		g.reapOrphans()
 		var fds []unix.PollFd
 		for _, pid := range children() {
 			if g.own(pid) {
+				continue
+			}
+			if got, _ := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); got == pid {
 				continue
 			}
 			if s, ok := procfs.ReadStat(pid); ok {
@@ -260,17 +273,22 @@ func (g *Guard) EndOrphans(grace time.Duration) []string {
 			}
 			if fd, err := unix.PidfdOpen(pid, 0); err == nil {
 				fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}) //nolint:gosec // a descriptor
-			} else {
-				_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+			} else { // poll passes it over
+				fds = append(fds, unix.PollFd{Fd: -1})
 			}
 		}
 		if len(fds) == 0 {
 			break
 		}
 		timeout := max(1, int(time.Until(deadline).Milliseconds()))
+		if slices.ContainsFunc(fds, func(f unix.PollFd) bool { return f.Fd < 0 }) {
+			timeout = 1 // a kernel without pidfd_open has no event for the end
+		}
 		_, _ = unix.Poll(fds, timeout)
 		for _, f := range fds {
-			_ = unix.Close(int(f.Fd))
+			if f.Fd >= 0 {
+				_ = unix.Close(int(f.Fd))
+			}
 		}
 		if time.Now().After(deadline) {
 			sig = syscall.SIGKILL
@@ -294,12 +312,16 @@ func children() []int {
 	return procfs.Children(os.Getpid())
 }
 
-// killAll kills all descendants, in passes: what is killed may have started
-// something before, which comes here then. It gives up after five seconds.
-func killAll() {
+// killAll kills all descendants but some, in passes: what is killed may have
+// started something before, which comes here then. It gives up after five
+// seconds.
+func killAll(but []int) {
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		found := false
 		for _, pid := range children() {
+			if slices.Contains(but, pid) {
+				continue
+			}
 			found = true
 			for _, d := range procfs.Descendants(pid) {
 				_ = syscall.Kill(d, syscall.SIGKILL)

@@ -21,6 +21,9 @@ func (g *Guard) Fork(start func(syscall.Signal) (int, error)) (int, error) { ret
 // Signal does nothing.
 func (g *Guard) Signal(syscall.Signal) {}
 
+// Inherited returns nil.
+func (g *Guard) Inherited() []int { return nil }
+
 // Reaped does nothing.
 func (g *Guard) Reaped(int) {}
 

@@ -6,19 +6,21 @@ package report
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
 	"github.com/pipe-runner/pipe/runner"
 )
 
-// Console writes the output of the steps to Out and everything else to Err. In
-// async mode each line begins with its step's name. Its Event may be called by
-// several goroutines at once.
+// Console writes the output of the steps to Out and Err and everything else to
+// Err. Its Event may be called by several goroutines at once.
 type Console struct {
 	Out, Err io.Writer
 	Prefix   bool // begin lines with the step's name
@@ -30,6 +32,7 @@ type Console struct {
 	tails  map[int]*tail
 	lines  map[lineKey]*bytes.Buffer
 	failed bool
+	midway bool // the last output had no newline at its end
 }
 
 type lineKey struct {
@@ -53,7 +56,7 @@ func (c *Console) Event(e runner.Event) {
 	case runner.EventStepEnd:
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if e.Result.Status != runner.StatusFailure {
+		if e.Result.Status != runner.StatusFailure && e.Result.Status != runner.StatusCancelled {
 			delete(c.tails, e.Step)
 		}
 	}
@@ -64,7 +67,16 @@ func (c *Console) say(what, color string, e runner.Event, msg string) {
 	if e.Step >= 0 {
 		where = e.Pipeline.Label(e.Step) + ": "
 	}
+	c.newline()
 	fmt.Fprintf(c.Err, "pipe: %s%s%s\n", c.paint(color, what), where, msg)
+}
+
+// newline ends a line of output that a message would else continue.
+func (c *Console) newline() {
+	if c.midway {
+		fmt.Fprintln(c.Err)
+		c.midway = false
+	}
 }
 
 func (c *Console) paint(color, s string) string {
@@ -86,7 +98,7 @@ func (c *Console) data(e runner.Event) {
 		t = &tail{}
 		c.tails[e.Step] = t
 	}
-	t.add(e.Data)
+	t.add(e.Stream, e.Data)
 	if !c.Prefix {
 		c.write(e.Stream, e.Data)
 		return
@@ -145,6 +157,7 @@ func (c *Console) write(s runner.Stream, b []byte) {
 	if len(b) == 0 || s == runner.Stdout && c.failed {
 		return
 	}
+	c.midway = b[len(b)-1] != '\n'
 	if _, err := w.Write(b); err != nil && s == runner.Stdout {
 		c.failed = true
 		if c.Fail != nil {
@@ -160,22 +173,32 @@ const (
 	tailBytes = 4 << 10
 )
 
-// tail keeps the end of a stream.
+// tail keeps the end of the streams of a step, whole lines of each.
 type tail struct {
 	b    []byte
-	more bool
+	last runner.Stream
 }
 
-func (t *tail) add(b []byte) {
+func (t *tail) add(s runner.Stream, b []byte) {
+	if t.last != s && len(t.b) > 0 && t.b[len(t.b)-1] != '\n' {
+		t.b = append(t.b, '\n')
+	}
+	t.last = s
 	if len(b) >= tailBytes {
-		t.b, t.more = append(t.b[:0], b[len(b)-tailBytes:]...), true
+		t.b = append(t.b[:0], b[len(b)-tailBytes:]...)
 		return
 	}
 	t.b = append(t.b, b...)
 	if len(t.b) > 4*tailBytes {
-		t.b, t.more = append(t.b[:0], t.b[len(t.b)-tailBytes:]...), true
+		t.b = append(t.b[:0], t.b[len(t.b)-tailBytes:]...)
 	}
 }
+
+// escapes are the control sequences of terminals.
+var escapes = regexp.MustCompile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\^_])")
+
+// maxShown is how much of a line the block at the end shows, in bytes.
+const maxShown = 300
 
 // text returns the last lines, as far as they are fit to be shown.
 func (t *tail) text() []string {
@@ -191,6 +214,10 @@ func (t *tail) text() []string {
 		lines = lines[len(lines)-tailLines:]
 	}
 	for i, l := range lines {
+		l = escapes.ReplaceAllString(l, "")
+		if len(l) > maxShown {
+			l = l[:maxShown] + " …"
+		}
 		lines[i] = strings.Map(func(r rune) rune {
 			if r < ' ' && r != '\t' || r == 0x7f {
 				return -1
@@ -206,17 +233,23 @@ func (t *tail) text() []string {
 func (c *Console) Summary(p *pipeline.Pipeline, res *runner.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if res.Interrupted != nil {
-		fmt.Fprintf(c.Err, "pipe: %s\n", c.paint("31", res.Interrupted.Error()))
-	}
+	c.newline()
 	for i := range res.Steps {
 		st := &res.Steps[i]
-		if st.Status == runner.StatusFailure && (res.Cause == nil || st.Index != res.Cause.Index) {
-			note := ""
-			if p.Steps[i].ContinueOnError {
-				note = " (continueOnError)"
-			}
-			fmt.Fprintf(c.Err, "pipe: %s also failed: %s%s\n", st.Label, Describe(st), note)
+		if st.Status != runner.StatusFailure || res.Cause != nil && st.Index == res.Cause.Index {
+			continue
+		}
+		how := "also failed"
+		if p.Steps[i].ContinueOnError {
+			how = "failed, which continueOnError allows"
+		}
+		fmt.Fprintf(c.Err, "pipe: %sstep %s %s: %s\n", place(p, i), st.Label, how, describe(p, st))
+	}
+	var by *runner.Interrupt
+	if res.Interrupted != nil && !(errors.As(res.Interrupted, &by) && by.Signal == syscall.SIGPIPE) {
+		fmt.Fprintf(c.Err, "pipe: %s\n", c.paint("31;1", res.Interrupted.Error()))
+		if res.Cause == nil {
+			c.interrupted(p, res, by == nil)
 		}
 	}
 	if res.Cause != nil {
@@ -224,29 +257,57 @@ func (c *Console) Summary(p *pipeline.Pipeline, res *runner.Result) {
 	}
 }
 
+// place returns where a step stands in its file, to begin a line with.
+func place(p *pipeline.Pipeline, i int) string {
+	if pos := p.Steps[i].Pos; pos.IsValid() {
+		return fmt.Sprintf("%s:%d:%d: ", p.File, pos.Line, pos.Col)
+	}
+	return ""
+}
+
+// interrupted names what ran when the run was ended from outside, and what did
+// not run any more; with the last output where nobody asked for that end.
+func (c *Console) interrupted(p *pipeline.Pipeline, res *runner.Result, tails bool) {
+	var skipped []string
+	for i := range res.Steps {
+		switch st := &res.Steps[i]; {
+		case st.Status == runner.StatusCancelled && st.Command != "":
+			fmt.Fprintf(c.Err, "  ended: %s%s (%s)\n", place(p, i), st.Label, oneLine(st.Command))
+			if tails {
+				c.tail(i)
+			}
+		case st.Status == runner.StatusSkipped && p.Steps[i].If == nil:
+			skipped = append(skipped, st.Label)
+		}
+	}
+	c.names("not run", skipped)
+}
+
 func (c *Console) cause(p *pipeline.Pipeline, res *runner.Result) {
 	f := res.Cause
-	step := p.Steps[f.Index]
-	at := ""
-	if step.Pos.IsValid() {
-		at = fmt.Sprintf("%s:%d:%d: ", p.File, step.Pos.Line, step.Pos.Col)
-	}
-	fmt.Fprintf(c.Err, "pipe: %s%s %s\n", at, c.paint("31;1", "step "+f.Label+" failed:"), Describe(f))
+	fmt.Fprintf(c.Err, "pipe: %s%s %s\n", place(p, f.Index), c.paint("31;1", "step "+f.Label+" failed:"), describe(p, f))
 	if f.Command != "" {
 		fmt.Fprintf(c.Err, "  command: %s\n", oneLine(f.Command))
 	}
 	if d := f.Duration(); d >= 100*time.Millisecond {
 		fmt.Fprintf(c.Err, "  ran for: %s\n", d.Round(10*time.Millisecond))
 	}
-	if t := c.tails[f.Index]; t != nil {
-		if lines := t.text(); len(lines) > 0 {
-			fmt.Fprintf(c.Err, "  last output:\n")
-			for _, l := range lines {
-				fmt.Fprintf(c.Err, "    %s\n", l)
-			}
+	c.tail(f.Index)
+	c.consequences(res)
+}
+
+// tail writes the last lines of a step.
+func (c *Console) tail(step int) {
+	t := c.tails[step]
+	if t == nil {
+		return
+	}
+	if lines := t.text(); len(lines) > 0 {
+		fmt.Fprintf(c.Err, "  last output:\n")
+		for _, l := range lines {
+			fmt.Fprintf(c.Err, "    %s\n", l)
 		}
 	}
-	c.consequences(res)
 }
 
 // consequences names the steps that were ended or did not run because of it.
@@ -261,17 +322,33 @@ func (c *Console) consequences(res *runner.Result) {
 			skipped = append(skipped, st.Label)
 		}
 	}
-	for _, l := range []struct {
-		what  string
-		names []string
-	}{{"cancelled", cancelled}, {"not run", skipped}} {
-		if n := len(l.names); n > 12 {
-			l.names = append(l.names[:12:12], fmt.Sprintf("and %d more", n-12))
-		}
-		if len(l.names) > 0 {
-			fmt.Fprintf(c.Err, "  %s because of it: %s\n", l.what, strings.Join(l.names, ", "))
+	c.names("cancelled because of it", cancelled)
+	c.names("not run because of it", skipped)
+}
+
+func (c *Console) names(what string, names []string) {
+	if n := len(names); n > 12 {
+		names = append(names[:12:12], fmt.Sprintf("and %d more", n-12))
+	}
+	if len(names) > 0 {
+		fmt.Fprintf(c.Err, "  %s: %s\n", what, strings.Join(names, ", "))
+	}
+}
+
+// describe is Describe with the limits that the pipeline sets.
+func describe(p *pipeline.Pipeline, r *runner.StepResult) string {
+	s, what := p.Steps[r.Index], Describe(r)
+	switch r.Reason {
+	case runner.ReasonTimeout:
+		return strings.Replace(what, "timed out", fmt.Sprintf("timed out after %s", s.Timeout), 1)
+	case runner.ReasonIdleTimeout:
+		return strings.Replace(what, "for its idleTimeout", fmt.Sprintf("for %s (idleTimeout)", s.IdleTimeout), 1)
+	case runner.ReasonExit:
+		if r.ExitCode == 0 && r.Err == nil {
+			return what + ", which is not among its successCodes"
 		}
 	}
+	return what
 }
 
 // Describe says in a few words how a step ended.

@@ -127,4 +127,4 @@ func (p *process) End(syscall.Signal, time.Duration) []string { return nil }
 func (p *process) Holders() []string { return nil }
 
 // Release does nothing.
-func (p *process) Release() {}
+func (p *process) Release(bool) {}

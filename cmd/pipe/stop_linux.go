@@ -1,5 +1,3 @@
-//go:build unix
-
 package main
 
 // This file holds Ctrl-Z: what runs stops and goes on with the runner.
