@@ -6,6 +6,7 @@ package pipeline
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -23,16 +24,49 @@ func (p *Pipeline) Check() error {
 	if p.graph != nil {
 		return nil
 	}
-	for i, s := range p.Steps {
-		if s == nil {
-			return Errors{{File: p.File, Msg: fmt.Sprintf("step #%d is nil", i+1)}}
-		}
+	if err := p.nils(); err != nil {
+		return err
 	}
 	c := &checker{p: p, report: report{file: p.File, lines: p.lines}}
 	c.run()
 	if err := c.err(); err != nil {
 		p.graph = nil
 		return err
+	}
+	return nil
+}
+
+// nils reports what is missing in a pipeline built in Go.
+func (p *Pipeline) nils() error {
+	bad := func(format string, args ...any) error {
+		return Errors{{File: p.File, Msg: fmt.Sprintf(format, args...)}}
+	}
+	for i, s := range p.Steps {
+		if s == nil {
+			return bad("step #%d is nil", i+1)
+		}
+		var walk func([]*Stage) bool
+		walk = func(stages []*Stage) bool {
+			for _, st := range stages {
+				if st == nil || slices.ContainsFunc(st.Tee, func(b Branch) bool { return b.File == nil && len(b.Chain) == 0 || !walk(b.Chain) }) {
+					return false
+				}
+			}
+			return true
+		}
+		if !walk(s.Stages) {
+			return bad("step #%d has a stage that is nil, or a tee with an empty branch", i+1)
+		}
+	}
+	for i, prm := range p.Params {
+		if prm == nil {
+			return bad("parameter #%d is nil", i+1)
+		}
+	}
+	for i, o := range p.Outputs {
+		if o == nil || o.Expr == nil {
+			return bad("output #%d has no expression", i+1)
+		}
 	}
 	return nil
 }
@@ -200,24 +234,17 @@ func (c *checker) step(s *Step) {
 		c.stage(s, st, i < last)
 	}
 	if s.IdleTimeout > 0 && !c.watched(s) {
-		c.add(s.Pos, "idleTimeout counts from the last byte of output that passes through the runner, but neither stdout nor stderr of the step is a pipe")
+		c.add(s.Pos, "idleTimeout counts from the last byte of output, and stdout of the step does not pass through the runner; remove what sends it elsewhere")
 	}
 	if c.p.Mode == Sync && s.Sync {
 		c.add(s.Pos, "sync: true has a meaning in mode: async only; here each step waits for the one before it anyway")
 	}
 }
 
-// watched reports whether any output of the step passes through the runner.
+// watched reports whether the output of the step passes through the runner.
 func (c *checker) watched(s *Step) bool {
-	for i, st := range s.Stages {
-		if st.Action == Tee {
-			continue
-		}
-		if st.Stderr.Kind == StdioDefault || st.Stderr.Kind == StdioPipe || i == len(s.Stages)-1 && (st.Stdout.Kind == StdioDefault || st.Stdout.Kind == StdioPipe) {
-			return true
-		}
-	}
-	return false
+	last := s.Stages[len(s.Stages)-1]
+	return last.Action != Tee && (last.Stdout.Kind == StdioDefault || last.Stdout.Kind == StdioPipe)
 }
 
 // stage checks one stage; middle tells that a later stage reads its stdout.
@@ -251,6 +278,9 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 	c.template(st.Input)
 	for _, io := range append([]Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...) {
 		c.template(io.File)
+		if io.Kind == StdioFD && io.FD < 0 {
+			c.add(io.Pos, "%d is not a descriptor", io.FD)
+		}
 	}
 	if middle && st.Stdout.Kind != StdioDefault {
 		c.add(st.Stdout.Pos, "stdout of a stage that is not the last is the pipe to the next stage")
@@ -293,6 +323,9 @@ func (c *checker) shell(s *Step, st *Stage) {
 	}
 	o := c.p.Options(s, st)
 	if o.Shell == ShellBuiltin {
+		if len(st.Extra) > 0 {
+			c.add(st.Pos, "the embedded shell has no descriptors past 2; write shell: bash (or sh) on the step")
+		}
 		c.builtinText(st, o)
 		return
 	}

@@ -424,7 +424,7 @@ func (e *Expr) compile(c *checker) {
 		c.add(e.pos, "the expression is %d bytes long, at most %d are read; put the value into a parameter or a step", len(e.src), maxExpr)
 		return
 	}
-	prog, err := expr.Compile(e.src, expr.Env(compileEnv(e.cond)), expr.Optimize(false))
+	prog, err := expr.Compile(e.src, expr.Env(compileEnv(e.cond)), expr.Optimize(false), expr.DisableBuiltin("repeat"))
 	if err != nil {
 		c.add(e.pos, "%s", c.exprError(e, err))
 		return

@@ -5,6 +5,7 @@ package pipeline
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
@@ -38,7 +39,7 @@ func (c *checker) builtinText(st *Stage, o Options) {
 		return // said already
 	}
 	for _, name := range o.Set {
-		if !contains(shellOptions, name) {
+		if !slices.Contains(shellOptions, name) {
 			c.add(o.setPos, "the embedded shell has no option %q%s", name, didYouMean(name, shellOptions, "; it has "+strings.Join(shellOptions, ", ")+", and shell: bash has more"))
 		}
 	}
@@ -74,15 +75,6 @@ func (c *checker) builtinText(st *Stage, o Options) {
 		}
 		return true
 	})
-}
-
-func contains(words []string, w string) bool {
-	for _, x := range words {
-		if x == w {
-			return true
-		}
-	}
-	return false
 }
 
 // shellPos turns a place in the text into one of the file. Where the text's
@@ -134,6 +126,20 @@ func cannot(n syntax.Node) string {
 		if len(n.Args) > 0 {
 			return cannotCall(n.Args)
 		}
+	case *syntax.ParamExp:
+		if n.Param != nil && slices.Contains(lackingVars, n.Param.Value) {
+			return "$" + n.Param.Value
+		}
+	case *syntax.DeclClause:
+		for _, a := range n.Args {
+			if lit := a.Value.Lit(); a.Naked && strings.HasPrefix(lit, "-") && strings.ContainsAny(lit, "ilu") {
+				return n.Variant.Value + " " + lit
+			}
+		}
+	case *syntax.Subshell:
+		return trapsIn(n.Stmts)
+	case *syntax.CmdSubst:
+		return trapsIn(n.Stmts)
 	case *syntax.ProcSubst:
 		return "process substitution (" + n.Op.String() + "…))"
 	case *syntax.CoprocClause:
@@ -144,10 +150,44 @@ func cannot(n syntax.Node) string {
 	return ""
 }
 
+// lackingVars are variables of bash that would silently be empty.
+var lackingVars = []string{"PIPESTATUS", "SECONDS", "BASHPID", "FUNCNAME", "BASH_SOURCE", "BASH_LINENO", "BASH_VERSION", "BASH_COMMAND", "BASH_SUBSHELL", "EPOCHSECONDS", "EPOCHREALTIME", "HOSTNAME", "OSTYPE", "SHLVL"}
+
+// trapsIn reports a trap in a subshell, which would never run.
+func trapsIn(stmts []*syntax.Stmt) string {
+	what := ""
+	for _, s := range stmts {
+		syntax.Walk(s, func(n syntax.Node) bool {
+			if c, ok := n.(*syntax.CallExpr); ok && len(c.Args) > 0 && c.Args[0].Lit() == "trap" {
+				what = "trap in a subshell"
+			}
+			return what == ""
+		})
+	}
+	return what
+}
+
 func cannotCall(args []*syntax.Word) string {
 	name := args[0].Lit()
 	if _, ok := lacking[name]; ok {
 		return name
+	}
+	switch name {
+	case "read":
+		for _, a := range args[1:] {
+			if lit := a.Lit(); strings.HasPrefix(lit, "-") && strings.Trim(lit, "-srap") != "" {
+				return "read " + lit
+			}
+		}
+	case "printf":
+		if len(args) > 1 {
+			if lit := args[1].Lit(); lit == "-v" {
+				return "printf -v"
+			}
+			if text, ok := constant(args[1]); ok && strings.Contains(strings.ReplaceAll(text, "%%", ""), "%q") {
+				return "printf %q"
+			}
+		}
 	}
 	if name != "trap" {
 		return ""
@@ -160,6 +200,30 @@ func cannotCall(args []*syntax.Word) string {
 		}
 	}
 	return ""
+}
+
+// constant returns the text of a word that holds nothing to expand.
+func constant(w *syntax.Word) (string, bool) {
+	var b strings.Builder
+	for _, p := range w.Parts {
+		switch p := p.(type) {
+		case *syntax.Lit:
+			b.WriteString(p.Value)
+		case *syntax.SglQuoted:
+			b.WriteString(p.Value)
+		case *syntax.DblQuoted:
+			for _, q := range p.Parts {
+				lit, ok := q.(*syntax.Lit)
+				if !ok {
+					return "", false
+				}
+				b.WriteString(lit.Value)
+			}
+		default:
+			return "", false
+		}
+	}
+	return b.String(), true
 }
 
 func cannotRedirect(r *syntax.Redirect) string {

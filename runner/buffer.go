@@ -21,8 +21,8 @@ type buffer struct {
 	mem    []byte
 	file   *os.File // unlinked already, so that nothing is left of it
 	size   int64    // bytes kept
-	lost   bool     // some were not
 	err    error    // of the file
+	closed bool
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
@@ -38,10 +38,8 @@ func (b *buffer) Write(p []byte) (int, error) {
 	}
 	switch b.policy {
 	case pipeline.Kill:
-		b.lost = true
 		return n, errMaxBuffer
 	case pipeline.Truncate:
-		b.lost = true
 	case pipeline.Spill:
 		b.spill(p)
 	}
@@ -52,20 +50,16 @@ func (b *buffer) Write(p []byte) (int, error) {
 // the child: it is said when the output is read.
 func (b *buffer) spill(p []byte) {
 	if b.err != nil {
-		b.lost = true
 		return
 	}
 	if b.file == nil {
 		if b.file, b.err = privateFile(); b.err != nil {
-			b.lost = true
 			return
 		}
 	}
 	k, err := b.file.Write(p)
 	b.size += int64(k)
-	if err != nil {
-		b.err, b.lost = err, true
-	}
+	b.err = err
 }
 
 // privateFile returns a file that only this process can reach, and that is
@@ -105,6 +99,9 @@ func (b *buffer) bytes(limit int64) ([]byte, error) {
 	if b == nil {
 		return nil, nil
 	}
+	if b.closed {
+		return nil, os.ErrClosed
+	}
 	if b.file == nil && (limit == 0 || b.size <= limit) {
 		return b.mem, b.err
 	}
@@ -117,7 +114,11 @@ func (b *buffer) bytes(limit int64) ([]byte, error) {
 }
 
 func (b *buffer) close() {
-	if b != nil && b.file != nil {
+	if b == nil {
+		return
+	}
+	b.closed = true
+	if b.file != nil {
 		_ = b.file.Close()
 		b.file = nil
 	}

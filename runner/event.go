@@ -38,9 +38,9 @@ const (
 // Event is one thing that happened.
 //
 // Events of one stream of output arrive in order and one at a time, and so do
-// all others among themselves; but output of several streams may arrive at
-// once, so a sink that merges them locks. A sink may block, which blocks that
-// stream alone.
+// all others of one step; but those of several streams or steps may arrive at
+// once, so a sink locks what it shares. A sink that blocks on output blocks
+// that stream; one that blocks on another event may block the whole run.
 type Event struct {
 	Type     EventType
 	Time     time.Time
@@ -50,7 +50,7 @@ type Event struct {
 	Pid      int
 	Stream   Stream
 	Data     []byte // borrowed: valid during the call only
-	Whole    bool   // Data is all that the stream had, not a part of it
+	Whole    bool   // Data was held back until the step had ended
 	Exit     Status
 	Message  string
 	Result   *StepResult
@@ -121,8 +121,8 @@ type StageResult struct {
 }
 
 // Stdout returns what the stage wrote to stdout, if it is an exec or execFile;
-// at most limit bytes (0: all that was kept). The error is that of reading the
-// file that the output was spilled to.
+// at most limit bytes (0: all that was kept). The error is that of the file
+// that the output was spilled to; [os.ErrClosed] after [Result.Close].
 func (s *StageResult) Stdout(limit int64) ([]byte, error) { return s.stdout.bytes(limit) }
 
 // Stderr is as Stdout, for stderr.

@@ -788,6 +788,7 @@ func (ex *execution) judge() {
 	switch res.Reason {
 	case ReasonTimeout, ReasonIdleTimeout:
 		res.Status, res.ExitCode = StatusFailure, 124
+		res.Command = ex.command() // whose fault it was is not known
 	case ReasonMaxBuffer:
 		res.Status, res.ExitCode = StatusFailure, 1
 	}
@@ -797,6 +798,17 @@ func (ex *execution) judge() {
 	if res.Status == StatusSuccess && len(ex.procs) > 0 {
 		res.ExitCode = ex.procs[len(ex.procs)-1].status.Code
 	}
+}
+
+// command returns the stages of the step, without those in branches of a tee.
+func (ex *execution) command() string {
+	var words []string
+	for i := range ex.result.Stages {
+		if st := &ex.result.Stages[i]; !st.Branch {
+			words = append(words, st.Command)
+		}
+	}
+	return strings.Join(words, " | ")
 }
 
 // succeeded reports whether the stage ended well. One that is not the last,

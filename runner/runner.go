@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -188,7 +189,6 @@ type node struct {
 	badNeed   bool // something it needs did not end well
 	failedUp  bool // something it needs, however far, failed
 	cancelUp  bool
-	finished  bool
 	continued bool // it failed, and nobody minds
 }
 
@@ -459,7 +459,6 @@ func (r *run) conclude(i int) {
 // end marks a node as ended and makes ready what waited for it alone.
 func (r *run) end(i int, bad, failed bool) {
 	n := &r.nodes[i]
-	n.finished = true
 	r.left--
 	cancelled := n.cancelUp || i < len(r.results) && r.results[i].Status == StatusCancelled
 	for _, u := range r.users[i] {
@@ -467,22 +466,13 @@ func (r *run) end(i int, bad, failed bool) {
 		order := r.p.Mode == pipeline.Sync // in sync mode any earlier step counts
 		un.failedUp = un.failedUp || failed || n.failedUp && !n.continued || order && n.failedUp
 		un.cancelUp = un.cancelUp || cancelled
-		if needs(r.graph.Needs[u], int32(i)) { //nolint:gosec // as above
+		if slices.Contains(r.graph.Needs[u], int32(i)) { //nolint:gosec // as above
 			un.badNeed = un.badNeed || bad
 		}
 		if un.waits--; un.waits == 0 {
 			heap.Push(&r.ready, u)
 		}
 	}
-}
-
-func needs(list []int32, i int32) bool {
-	for _, j := range list {
-		if i == j {
-			return true
-		}
-	}
-	return false
 }
 
 // result sums up.

@@ -53,12 +53,13 @@ type shell struct {
 	close  sync.Once // of closed
 	status Status
 
-	in       io.Reader
-	out, err *os.File   // what the text and its children write to
-	ours     []*os.File // the ones of these that end with the text
-	readers  []*os.File // the other ends of pipes that are copied
-	copying  sync.WaitGroup
-	released atomic.Bool
+	in        io.Reader
+	out, err  *os.File   // what the text and its children write to
+	ours      []*os.File // the ones of these that end with the text
+	readers   []*os.File // the other ends of pipes that are copied
+	copying   sync.WaitGroup
+	released  atomic.Bool
+	unwritten atomic.Pointer[error] // the first write of a built-in command that failed
 
 	mu       sync.Mutex
 	children map[Process]chan struct{} // closed when the child has ended
@@ -83,28 +84,47 @@ func startShell(engine Engine, c shellCmd) (*shell, error) {
 	for _, name := range c.set {
 		params = append(params, "-o", name)
 	}
+	env := &shellEnv{Environ: expand.ListEnviron(c.env...)}
 	opts := []interp.RunnerOption{
-		interp.Env(shellEnv(c.env)),
+		interp.Env(env),
 		interp.Params(params...),
 		interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return s.exec }),
 		interp.CallHandler(s.call),
 		interp.OpenHandler(s.open),
 		interp.Dir(c.dir),
 	}
-	opts = append(opts, interp.StdIO(s.in, writer(s.out), writer(s.err)))
+	opts = append(opts, interp.StdIO(s.in, s.writer(s.out), s.writer(s.err)))
 	r, err := interp.New(opts...)
 	if err != nil {
 		cancel()
 		s.closeAll(s.ours, s.readers)
 		return nil, &StartError{Path: "exec", Code: 126, Msg: fmt.Sprintf("cwd %s is not a directory", c.dir), Err: err}
 	}
+	r.Reset()
+	env.started = true
 	go s.run(ctx, r)
 	return s, nil
 }
 
-// shellEnv gives the interpreter exactly the variables of env, exported; those
-// that it would set itself it finds unset.
-func shellEnv(env []string) expand.Environ { return expand.ListEnviron(env...) }
+// shellEnv is exactly the variables of the step, all exported. The interpreter
+// would invent some that are not there when it starts; until then it is told
+// that they are.
+type shellEnv struct {
+	expand.Environ
+	started bool
+}
+
+// Get returns a variable.
+func (e *shellEnv) Get(name string) expand.Variable {
+	v := e.Environ.Get(name)
+	if !v.IsSet() && !e.started {
+		switch name {
+		case "HOME", "UID", "EUID", "GID":
+			return expand.Variable{Set: true, Kind: expand.String}
+		}
+	}
+	return v
+}
 
 // run interprets the text, and then what it left in the background.
 func (s *shell) run(ctx context.Context, r *interp.Runner) {
@@ -112,17 +132,30 @@ func (s *shell) run(ctx context.Context, r *interp.Runner) {
 	if s.cmd.terminal != nil {
 		defer ownTerminal(s.cmd.terminal)()
 	}
-	r.Reset()
-	s.unsetInvented(ctx, r)
 	err := r.Run(ctx, s.cmd.tree)
 	s.status = shellStatus(err)
 	if s.stoppedBy() != 0 && ctx.Err() != nil {
 		sig := s.stoppedBy()
 		s.status = Status{Code: 128 + int(sig), Signal: sig}
 	}
+	if err := s.unwritten.Load(); err != nil && s.status.OK() {
+		why := *err
+		var pe *os.PathError
+		if errors.As(why, &pe) {
+			why = fmt.Errorf("%s: %w", pe.Path, pe.Err)
+		}
+		if s.err != nil {
+			fmt.Fprintf(s.err, "cannot write to %v\n", why)
+		}
+		s.status = Status{Code: 1}
+	}
 	close(s.done)
 	if background(s.cmd.tree) {
-		wait := &syntax.Stmt{Cmd: &syntax.CallExpr{Args: []*syntax.Word{{Parts: []syntax.WordPart{&syntax.Lit{Value: "wait"}}}}}}
+		lit := func(s string) *syntax.Word { return &syntax.Word{Parts: []syntax.WordPart{&syntax.Lit{Value: s}}} }
+		wait := &syntax.Stmt{ // silent, also under xtrace
+			Cmd:    &syntax.CallExpr{Args: []*syntax.Word{lit("wait")}},
+			Redirs: []*syntax.Redirect{{Op: syntax.RdrOut, N: &syntax.Lit{Value: "2"}, Word: lit(os.DevNull)}},
+		}
 		_ = r.Run(ctx, wait)
 	}
 	s.closeAll(s.ours)
@@ -191,30 +224,42 @@ func (s *shell) closeAll(lists ...[]*os.File) {
 	}
 }
 
+// sink is a file that the text writes to. Built-in commands do not notice that
+// a write failed; the text as a whole fails then.
+type sink struct {
+	*os.File
+	s *shell
+}
+
+// Write writes to the file.
+func (k *sink) Write(b []byte) (int, error) {
+	n, err := k.File.Write(b)
+	if err != nil && !errors.Is(err, syscall.EPIPE) {
+		k.s.unwritten.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+// WriteString writes to the file.
+func (k *sink) WriteString(text string) (int, error) { return k.Write([]byte(text)) }
+
 // writer returns the file as a writer that is nil where the file is.
-func writer(f *os.File) io.Writer {
+func (s *shell) writer(f *os.File) io.Writer {
 	if f == nil {
 		return nil
 	}
-	return f
+	return &sink{f, s}
 }
 
-// unsetInvented removes the variables that the interpreter sets although the
-// environment has none of them.
-func (s *shell) unsetInvented(ctx context.Context, r *interp.Runner) {
-	given := map[string]bool{}
-	for _, kv := range s.cmd.env {
-		name, _, _ := strings.Cut(kv, "=")
-		given[name] = true
+// fileOf returns the file that a stream of the text is, or nil.
+func fileOf(w io.Writer) *os.File {
+	switch w := w.(type) {
+	case *sink:
+		return w.File
+	case *os.File:
+		return w
 	}
-	if given["HOME"] {
-		return
-	}
-	unset := &syntax.CallExpr{Args: []*syntax.Word{
-		{Parts: []syntax.WordPart{&syntax.Lit{Value: "unset"}}},
-		{Parts: []syntax.WordPart{&syntax.Lit{Value: "HOME"}}},
-	}}
-	_ = r.Run(ctx, unset)
+	return nil
 }
 
 func shellStatus(err error) Status {
@@ -246,7 +291,7 @@ func background(f *syntax.File) bool {
 func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 	switch args[0] {
 	case "echo", "printf", "pwd", "type", "help":
-		if f, ok := interp.HandlerCtx(ctx).Stdout.(*os.File); ok && otherEndGone(f) {
+		if f := fileOf(interp.HandlerCtx(ctx).Stdout); f != nil && otherEndGone(f) {
 			if s.cmd.sigpipeErr {
 				return []string{"exit", "141"}, nil
 			}
@@ -266,7 +311,11 @@ func (s *shell) open(ctx context.Context, path string, flag int, perm os.FileMod
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(hc.Dir, path)
 	}
-	return openFile(ctx, path, flag, perm)
+	f, err := openFile(ctx, path, flag, perm)
+	if err != nil || flag&(os.O_WRONLY|os.O_RDWR) == 0 {
+		return f, err
+	}
+	return &sink{f, s}, nil
 }
 
 // exec starts a program for the text and waits for it.
@@ -316,7 +365,7 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 		}
 		return interp.ExitStatus(126)
 	}
-	if st.Signal == syscall.SIGPIPE && !s.cmd.sigpipeErr && hc.Stdout != writer(s.out) {
+	if st.Signal == syscall.SIGPIPE && !s.cmd.sigpipeErr && fileOf(hc.Stdout) != s.out {
 		return nil // its reader, inside of the text, had enough
 	}
 	if st.Code != 0 {
@@ -329,6 +378,9 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 func (s *shell) childStream(w io.Writer) io.Writer {
 	if w == io.Discard {
 		return nil
+	}
+	if f := fileOf(w); f != nil {
+		return f
 	}
 	return w
 }

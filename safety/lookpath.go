@@ -80,7 +80,7 @@ func LookPath(program, path, dir string) (string, error) {
 	return "", &LookPathError{Program: program, Path: path, Err: ErrNotFound}
 }
 
-// executable returns nil where the file can be run by somebody.
+// executable returns nil where this program may run the file.
 func executable(file string) error {
 	info, err := os.Stat(file)
 	switch {
@@ -94,7 +94,7 @@ func executable(file string) error {
 		return err
 	case info.IsDir():
 		return errors.New("is a directory, not a program")
-	case info.Mode()&0o111 == 0:
+	case !mayExecute(file, info):
 		return ErrNotExecutable
 	}
 	return nil
