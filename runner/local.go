@@ -240,6 +240,8 @@ func diagnose(c *Cmd, err error) error {
 	switch {
 	case errors.Is(err, syscall.E2BIG):
 		e.Msg = tooBig(c)
+	case errors.Is(err, syscall.EACCES) && c.UID != nil:
+		e.Msg = fmt.Sprintf("user %d may not run %s, or not enter its cwd %s", *c.UID, c.Path, c.Dir)
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.ENOTDIR):
 		e.Msg = badProgram(c.Path, err)
 	case errors.Is(err, syscall.EPERM) && (c.UID != nil || c.GID != nil):
