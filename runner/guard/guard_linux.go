@@ -151,7 +151,7 @@ func first(pid int, signals <-chan os.Signal, before []int) {
 
 // second is what Enter does in the second process.
 func second(fd int) (*Guard, error) {
-	_ = unix.SetNonblock(fd, true) // so that waiting for its end takes no thread
+	_ = unix.SetNonblock(fd, true)                  // so that waiting for its end takes no thread
 	lifeline := os.NewFile(uintptr(fd), "lifeline") //nolint:gosec // a descriptor
 	subreaper()
 	g := &Guard{pids: map[int]bool{}, starts: make(chan func()), inherited: []int{}}
