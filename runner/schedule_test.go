@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -295,5 +296,44 @@ func TestEvents(t *testing.T) {
 	all := strings.Join(got, " ")
 	if len(got) != 7 || got[0] != "start" || got[4] != "close" && got[4] != "exit" || !strings.HasSuffix(all, "close end run-end") || strings.Index(all, "spawn") > strings.Index(all, "exit") {
 		t.Errorf("%s", all)
+	}
+}
+
+// TestLeftGroup: a descendant that left the group is found as long as its
+// parent lives, without a guard (row 58).
+func TestLeftGroup(t *testing.T) {
+	if _, err := os.Stat("/proc/self/task"); err != nil {
+		t.Skip("no /proc: who left the group cannot be found")
+	}
+	if _, err := exec.LookPath("setsid"); err != nil {
+		t.Skip("setsid is not installed")
+	}
+	dir := t.TempDir()
+	p := parse(t, `steps: [{spawn: [sh, -c, 'setsid sh -c "echo \$\$ >pid.new; mv pid.new pid; exec sleep 1000" & wait']}]`)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for ctx.Err() == nil {
+			if _, err := os.Stat(filepath.Join(dir, "pid")); err == nil {
+				cancel()
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	r := runner.Runner{Dir: dir}
+	if res, err := r.Run(ctx, p); err != nil || res.Steps[0].Status != runner.StatusCancelled {
+		t.Fatal(err, res)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	_, _ = fmt.Sscan(string(b), &pid)
+	if err := syscall.Kill(pid, 0); err == nil {
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if !strings.Contains(string(stat), ") Z ") { // nobody may have reaped it yet
+			t.Errorf("process %d lives: %s", pid, stat)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
 	}
 }

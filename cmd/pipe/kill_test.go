@@ -83,6 +83,9 @@ func TestKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = c.Wait()
+			if _, err := os.Stat(filepath.Join(c.Dir, "cleaned")); err == nil {
+				t.Error("a step started after the kill")
+			}
 			for end := time.Now().Add(time.Second); find(c.Dir) != ""; time.Sleep(time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("alive after a second: %q", find(c.Dir))
@@ -120,5 +123,32 @@ func TestSignalled(t *testing.T) {
 		if p := find(c.Dir); p != "" {
 			t.Errorf("%s: alive after the end: %q", sig, p)
 		}
+	}
+}
+
+// TestSignalledTwice: a second signal is SIGKILL for what ignores the first
+// (row 67), also for what a step that has ended left behind.
+func TestSignalledTwice(t *testing.T) {
+	for name, yaml := range map[string]string{
+		"running": `steps: [{spawn: [sh, -c, 'trap "echo x >got" INT TERM; echo x >one; while :; do sleep 0.01; done'], killAfter: 100s}]`,
+		"left":    `steps: [{spawn: [sh, -c, 'sh -c "trap \"echo x >got\" INT TERM; echo x >one; while :; do sleep 0.01; done" >/dev/null 2>&1 & while ! test -s one; do :; done'], killAfter: 100s}]`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := pipeCommand(t, "run", "f.yaml")
+			if err := os.WriteFile(filepath.Join(c.Dir, "f.yaml"), []byte(yaml), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ready(t, filepath.Join(c.Dir, "one"))
+			_ = c.Process.Signal(syscall.SIGINT)
+			ready(t, filepath.Join(c.Dir, "got"))
+			_ = c.Process.Signal(syscall.SIGINT)
+			_ = c.Wait()
+			if got := c.ProcessState.ExitCode(); got != 130 {
+				t.Errorf("status %d, expected 130", got)
+			}
+		})
 	}
 }
