@@ -12,6 +12,7 @@ lint:
 
 fuzz:
 	go test -run '^$$' -fuzz FuzzParse -fuzztime 60s ./pipeline
+	go test -run '^$$' -fuzz FuzzShellText -fuzztime 120s ./safety
 
 bench: build
 	go test -run '^$$' -bench . -benchtime 1x ./cmd/pipe

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/pipe-runner/pipe/safety"
 )
 
 // Check reports everything that is wrong in a pipeline built in Go, as
@@ -274,6 +276,9 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 	if len(st.Args) > 0 && st.Args[0].IsZero() {
 		c.add(st.Pos, "the program's name is empty")
 	}
+	if i, why := safety.ProgramText(constantArgs(st.Args)); i >= 0 {
+		c.add(st.Args[i].tmpl.pos, "%s", why)
+	}
 	c.template(st.Argv0)
 	c.template(st.Input)
 	for _, io := range append([]Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...) {
@@ -321,6 +326,10 @@ func (c *checker) shell(s *Step, st *Stage) {
 		c.add(st.Pos, "spawn takes a list, program first, as in %s; for text that a shell reads add shell: true, or use exec", flowList(st.Text))
 		return
 	}
+	if st.script.IsZero() { // built in Go
+		st.script = NewTemplate(st.Text)
+	}
+	c.template(st.script)
 	o := c.p.Options(s, st)
 	if o.Shell == ShellBuiltin {
 		if len(st.Extra) > 0 {
@@ -329,8 +338,8 @@ func (c *checker) shell(s *Step, st *Stage) {
 		c.builtinText(st, o)
 		return
 	}
-	if len(st.Text) > maxArg {
-		c.add(st.Pos, "the shell text has %d bytes; a shell of the system takes at most %d; put it into a file", len(st.Text), maxArg)
+	if st.script.HasExpr() {
+		c.parseShell(st, safety.DialectOf(o.Shell))
 	}
 	if lacksPipefail(o.Shell) && o.setGiven {
 		for _, name := range o.Set {
@@ -341,8 +350,17 @@ func (c *checker) shell(s *Step, st *Stage) {
 	}
 }
 
-// maxArg is the kernel's limit for one argument, without its NUL.
-const maxArg = 128<<10 - 1
+// constantArgs returns arguments as far as they are known before a run.
+func constantArgs(args []Template) []safety.Arg {
+	out := make([]safety.Arg, len(args))
+	for i, a := range args {
+		out[i] = safety.Arg{Text: a.src, Dynamic: a.Dynamic()}
+		if a.tmpl != nil {
+			out[i].Text = a.tmpl.lits[0]
+		}
+	}
+	return out
+}
 
 func lacksPipefail(shell string) bool { return base(shell) == "dash" }
 

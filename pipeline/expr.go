@@ -36,9 +36,10 @@ type Template struct {
 }
 
 type template struct {
-	pos   Pos
-	lits  []string // one more than exprs
-	exprs []*Expr
+	pos     Pos
+	lits    []string // one more than exprs
+	exprs   []*Expr
+	sources []string // of the exprs, with their braces
 }
 
 // Expr is one expression. Its zero value is not valid; see [NewExpr].
@@ -50,6 +51,7 @@ type Expr struct {
 	cond   bool     // an if: may call success() and its like
 	status bool     // calls one of those
 	always bool     // calls one that lets a step run after a failure
+	raw    bool     // is a call of raw()
 }
 
 // Literal returns a template that stands for s itself, whatever s holds.
@@ -128,6 +130,7 @@ func parseTemplate(s string, place func(n int) Pos) (Template, *templateError) {
 		}
 		t.lits = append(t.lits, lit.String())
 		t.exprs = append(t.exprs, &Expr{pos: place(n), src: src})
+		t.sources = append(t.sources, rest[i:i+3+end+2])
 		lit.Reset()
 		off += i + 3 + end + 2
 		rest = body[end+2:]
@@ -194,7 +197,7 @@ var statusFuncs = []string{"success", "failure", "always", "cancelled"}
 // roots are the names of values; functions are the names of our own functions.
 var (
 	roots     = []string{"params", "args", "env", "steps", "pipeline", "host"}
-	functions = []string{"lines", "fromJSON", "toJSON", "quote", "glob"}
+	functions = []string{"lines", "fromJSON", "toJSON", "quote", "glob", "raw"}
 
 	pipelineFields = []string{"name", "file", "dir", "runId"}
 	hostFields     = []string{"os", "arch", "cpus"}
@@ -209,6 +212,7 @@ func (v *Vars) env(e *Expr) (map[string]any, error) {
 		"params": v.Params, "args": v.Args, "env": v.Env, "pipeline": v.Pipeline, "host": hostValues,
 		"lines": exprLines,
 		"quote": exprQuote,
+		"raw":   exprRaw,
 		"glob":  func(pattern string) ([]string, error) { return exprGlob(v.Dir, pattern) },
 	}
 	steps := make(map[string]any, len(e.steps))
@@ -250,6 +254,14 @@ func exprQuote(v any) (string, error) {
 	return shellescape.Quote(s), nil
 }
 
+// rawText is what raw() returns: text that opts out of all protection.
+type rawText string
+
+func exprRaw(v any) (rawText, error) {
+	s, err := Text(v)
+	return rawText(s), err
+}
+
 func exprGlob(dir, pattern string) ([]string, error) {
 	full := pattern
 	if !filepath.IsAbs(pattern) {
@@ -286,6 +298,8 @@ func Text(v any) (string, error) {
 		return "", errors.New("the expression is null, which has no text")
 	case string:
 		return v, nil
+	case rawText:
+		return string(v), nil
 	case bool:
 		return strconv.FormatBool(v), nil
 	case int:
@@ -367,15 +381,8 @@ func (t Template) EvalArgs(v *Vars) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var items []any
-	switch val := val.(type) {
-	case []string:
-		for _, s := range val {
-			items = append(items, s)
-		}
-	case []any:
-		items = val
-	default:
+	items, ok := listOf(val)
+	if !ok {
 		items = []any{val}
 	}
 	out := make([]string, 0, len(items))
@@ -390,6 +397,28 @@ func (t Template) EvalArgs(v *Vars) ([]string, error) {
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+// listOf returns the elements of a list.
+func listOf(val any) ([]any, bool) {
+	switch val := val.(type) {
+	case []string:
+		items := make([]any, len(val))
+		for i, s := range val {
+			items[i] = s
+		}
+		return items, true
+	case []any:
+		return val, true
+	}
+	return nil, false
+}
+
+// Dynamic reports whether the template holds a value that is not raw().
+func (t Template) Dynamic() bool {
+	found := false
+	t.exprs(func(e *Expr) { found = found || !e.raw })
+	return found
 }
 
 // exprMessage takes the snippet that expr-lang appends from an error.
@@ -407,7 +436,7 @@ func compileEnv(cond bool) map[string]any {
 	m := map[string]any{
 		"params": map[string]any{}, "args": []string{}, "env": map[string]string{},
 		"steps": map[string]any{}, "pipeline": map[string]any{}, "host": hostValues,
-		"lines": exprLines, "quote": exprQuote,
+		"lines": exprLines, "quote": exprQuote, "raw": exprRaw,
 		"glob": func(string) ([]string, error) { return nil, nil },
 	}
 	if cond {
@@ -432,7 +461,14 @@ func (e *Expr) compile(c *checker) {
 	e.prog = prog
 	w := &exprWalker{c: c, e: e}
 	node := prog.Node()
+	if call, ok := node.(*ast.CallNode); ok {
+		id, ok := call.Callee.(*ast.IdentifierNode)
+		e.raw = ok && id.Value == "raw"
+	}
 	ast.Walk(&node, w)
+	if w.raws > 1 || w.raws == 1 && !e.raw {
+		c.add(e.pos, "raw(…) stands alone in ${{ }}; put what is computed into its parentheses")
+	}
 	for name := range w.steps {
 		e.steps = append(e.steps, name)
 	}
@@ -486,6 +522,7 @@ type exprWalker struct {
 	c     *checker
 	e     *Expr
 	steps map[string]bool
+	raws  int // calls of raw()
 }
 
 // Visit sees children before their parents.
@@ -493,6 +530,9 @@ func (w *exprWalker) Visit(n *ast.Node) {
 	switch n := (*n).(type) {
 	case *ast.CallNode:
 		if id, ok := n.Callee.(*ast.IdentifierNode); ok {
+			if id.Value == "raw" {
+				w.raws++
+			}
 			for _, f := range statusFuncs {
 				if f == id.Value {
 					w.e.status = true

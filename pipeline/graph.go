@@ -167,6 +167,7 @@ func (st *Stage) exprs(f func(*Expr)) {
 	for _, a := range st.Args {
 		a.exprs(f)
 	}
+	st.script.exprs(f)
 	st.Argv0.exprs(f)
 	st.Input.exprs(f)
 	st.Stdin.File.exprs(f)

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/pipe-runner/pipe/safety"
 )
 
 // Pos is a place in a pipeline file. The zero value means that the thing was
@@ -188,7 +190,7 @@ type Stage struct {
 	Pos    Pos
 	Action Action
 	Args   []Template // program and arguments; nil where Text is used
-	Text   string     // shell text of Exec, and of Spawn with a shell
+	Text   string     // shell text of Exec, and of Spawn with a shell; it may hold ${{ }}
 	Tee    []Branch
 
 	Scope *Scope // nil: nothing set
@@ -204,6 +206,9 @@ type Stage struct {
 	OnOverflow   Overflow
 
 	TextPos Pos // of the first character of Text
+
+	script Template          // Text, where it holds expressions
+	shell  *safety.ShellText // it parsed; filled by Check
 }
 
 // Branch is where a tee sends the stream besides the next stage: a chain of
@@ -257,7 +262,7 @@ func SpawnStep(name, program string, args ...string) *Step {
 }
 
 // ExecStep returns a step that runs shell text in the embedded shell and
-// buffers its output.
+// buffers its output. A ${{ expression }} in the text is a value, not text.
 func ExecStep(name, text string) *Step {
 	return &Step{Name: name, Stages: []*Stage{{Action: Exec, Text: text}}}
 }

@@ -346,19 +346,7 @@ func (p *parser) shellText(st *Stage, n *yaml.Node) {
 	} else if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
 		st.TextPos.Col++
 	}
-	if strings.Contains(st.Text, "${{") {
-		p.add(p.placeOf(n, 0), "shell text cannot hold ${{ }}: pass the value in env, as in env: {VALUE: \"%s\"}, and write \"$VALUE\"", exprIn(st.Text))
-	}
-}
-
-// exprIn returns the first ${{ … }} of a text.
-func exprIn(s string) string {
-	i := strings.Index(s, "${{")
-	end := exprEnd(s[i+3:])
-	if end < 0 || end > 60 {
-		return "${{ … }}"
-	}
-	return s[i : i+3+end+2]
+	st.script = p.template(n)
 }
 
 func (p *parser) argv(st *Stage, n *yaml.Node) {

@@ -5,10 +5,13 @@ package pipeline
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/pipe-runner/pipe/safety"
 )
 
 const (
@@ -29,15 +32,115 @@ var lacking = map[string]string{
 	"history": "", "logout": "", "times": "", "coproc": "",
 }
 
-// Tree returns the parsed text of a stage that the embedded shell runs.
-func (s *Stage) Tree() (*syntax.File, error) {
-	return syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(s.Text), "")
+// BindShell returns the text that the shell of a stage runs, and the variables
+// that it reads: each expression is a reference to one of them. The stage must
+// have been checked.
+func (s *Stage) BindShell(v *Vars) (string, []safety.Var, error) {
+	if s.shell == nil {
+		text, err := s.script.Eval(v) // constant, but for escaped braces
+		return text, nil, err
+	}
+	exprs := s.script.tmpl.exprs
+	values := make([]safety.Value, len(exprs))
+	for i, e := range exprs {
+		val, err := e.Eval(v)
+		if err == nil {
+			values[i], err = shellValue(val)
+		}
+		if err != nil {
+			return "", nil, fmt.Errorf("shell text: %w", err)
+		}
+	}
+	text, vars, err := s.shell.Bind(values)
+	var se *safety.ShellError
+	if errors.As(err, &se) {
+		err = fmt.Errorf("shell text: ${{ %s }}: %w", exprs[se.Hole].src, err)
+	}
+	return text, vars, err
+}
+
+func shellValue(val any) (v safety.Value, err error) {
+	switch val.(type) {
+	case int, int64:
+		v.Int = true
+	}
+	if items, ok := listOf(val); ok {
+		v.List = make([]string, len(items))
+		for i, it := range items {
+			if v.List[i], err = Text(it); err != nil {
+				return v, err
+			}
+		}
+	}
+	v.Text, err = Text(val)
+	return v, err
+}
+
+// ParseEmbedded parses text for the embedded shell.
+func ParseEmbedded(text string) (*syntax.File, error) {
+	return syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), "")
+}
+
+// parseShell decides where the values of a text go, and reports those for
+// which there is no place. It returns nil after an error.
+func (c *checker) parseShell(st *Stage, d safety.Dialect) *safety.ShellText {
+	t := st.script.tmpl
+	if t == nil { // no expression, but perhaps escaped braces
+		t = &template{lits: []string{st.script.src}}
+	}
+	raw := make([]bool, len(t.exprs))
+	for i, e := range t.exprs {
+		raw[i] = e.raw
+	}
+	text, err := safety.ParseShell(t.lits, t.sources, raw, d)
+	if err == nil {
+		for i, h := range text.Holes {
+			if name := t.exprs[i].param(); h.Int && name != "" && c.p.paramType(name) != Int {
+				c.add(t.exprs[i].pos, "a value in arithmetic must be an integer, or it could run as code; declare %s with type: int", name)
+			}
+		}
+		if len(t.exprs) > 0 {
+			st.shell = text
+		}
+		return text
+	}
+	list := []error{err}
+	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // it is not wrapped
+		list = many.Unwrap()
+	}
+	for _, err := range list {
+		var se *safety.ShellError
+		switch {
+		case !errors.As(err, &se) || se.Hole < 0 && se.Line == 0:
+			c.add(st.Pos, "shell text: %s", err)
+		case se.Hole >= 0:
+			c.add(t.exprs[se.Hole].pos, "%s", se.Msg)
+		default:
+			c.add(st.shellPos(se.Line, se.Col), "shell text: %s", se.Msg)
+		}
+	}
+	return nil
+}
+
+// param returns the name of the parameter that the expression is, or "".
+func (e *Expr) param() string {
+	name, ok := strings.CutPrefix(e.src, "params.")
+	if !ok || !namePattern.MatchString(name) {
+		return ""
+	}
+	return name
+}
+
+func (p *Pipeline) paramType(name string) ParamType {
+	for _, prm := range p.Params {
+		if prm.Name == name {
+			return prm.Type
+		}
+	}
+	return String
 }
 
 func (c *checker) builtinText(st *Stage, o Options) {
-	if strings.Contains(st.Text, "${{") {
-		return // said already
-	}
 	for _, name := range o.Set {
 		if !slices.Contains(shellOptions, name) {
 			c.add(o.setPos, "the embedded shell has no option %q%s", name, didYouMean(name, shellOptions, "; it has "+strings.Join(shellOptions, ", ")+", and shell: bash has more"))
@@ -51,25 +154,14 @@ func (c *checker) builtinText(st *Stage, o Options) {
 		c.add(st.Pos, "the shell text opens more than %d constructs; the embedded shell refuses that", maxShellDepth)
 		return
 	}
-	tree, err := st.Tree()
-	if err != nil {
-		var pe syntax.ParseError
-		if errors.As(err, &pe) {
-			c.add(st.shellPos(pe.Pos), "shell text: %s", pe.Text)
-			return
-		}
-		var le syntax.LangError
-		if errors.As(err, &le) {
-			c.add(st.shellPos(le.Pos), "shell text: %s", le.Error())
-			return
-		}
-		c.add(st.Pos, "shell text: %s", err)
+	text := c.parseShell(st, safety.Embedded)
+	if text == nil {
 		return
 	}
-	syntax.Walk(tree, func(n syntax.Node) bool {
+	syntax.Walk(text.Tree, func(n syntax.Node) bool {
 		if n != nil {
 			if what := cannot(n); what != "" {
-				c.add(st.shellPos(n.Pos()), "the embedded shell cannot do %s; write shell: bash (or sh) on the step", what)
+				c.add(st.shellPos(text.Place(n.Pos())), "the embedded shell cannot do %s; write shell: bash (or sh) on the step", what)
 				return false
 			}
 		}
@@ -79,13 +171,13 @@ func (c *checker) builtinText(st *Stage, o Options) {
 
 // shellPos turns a place in the text into one of the file. Where the text's
 // layout in the file is not known (folded blocks), it is the text's own line.
-func (s *Stage) shellPos(at syntax.Pos) Pos {
+func (s *Stage) shellPos(line, col int) Pos {
 	if !s.TextPos.IsValid() {
 		return s.Pos
 	}
-	p := Pos{Line: s.TextPos.Line + int(at.Line()) - 1, Col: s.TextPos.Col} //nolint:gosec // of a text of 256 KiB
+	p := Pos{Line: s.TextPos.Line + line - 1, Col: s.TextPos.Col}
 	if s.TextPos.Col > 0 {
-		p.Col = s.TextPos.Col + int(at.Col()) - 1 //nolint:gosec // as above
+		p.Col = s.TextPos.Col + col - 1
 	}
 	return p
 }

@@ -25,7 +25,10 @@ type bound struct {
 	program string
 	env     []string
 	dir     string
-	path    string // PATH to look programs up in
+	path    string       // PATH to look programs up in
+	text    string       // of a shell, as it runs
+	vars    []safety.Var // that the text reads
+	script  bool         // the text is on a descriptor
 	input   string
 	files   [3]string // paths of stdio files
 	extra   []string
@@ -212,19 +215,41 @@ func (b *bound) arguments(vars *pipeline.Vars) error {
 	st := b.stage
 	if st.UsesShell() {
 		b.command = st.Text
+		var err error
+		if b.text, b.vars, err = st.BindShell(vars); err != nil {
+			return err
+		}
 		if b.opts.Shell == pipeline.ShellBuiltin {
 			return nil
 		}
 		b.program = b.opts.Shell
-		b.args = []string{b.program, "-c", shellPrefix(&b.opts) + st.Text}
+		b.text = safety.Assignments(b.vars) + shellPrefix(&b.opts) + b.text
+		b.args = []string{b.program, "-c", b.text}
+		if b.script = len(b.vars) > 0 || len(b.text) >= maxArg; b.script {
+			// The values are in the text: it comes on a descriptor, which no
+			// length limits, no list of processes shows, and the shell closes.
+			fd := 3 + len(st.Extra)
+			if fd > 9 {
+				return errors.New("shell text with values, or of more than 128 KiB, takes a descriptor of its own, and 9 is the last that every shell knows; declare fewer")
+			}
+			b.text = fmt.Sprintf("exec %d<&-; ", fd) + b.text
+			b.args = []string{b.program, fmt.Sprintf("/dev/fd/%d", fd)}
+		}
 		return nil
 	}
+	var known []safety.Arg
 	for i, a := range st.Args {
 		words, err := a.EvalArgs(vars)
 		if err != nil {
 			return fmt.Errorf("argument %d: %w", i, err)
 		}
 		b.args = append(b.args, words...)
+		for _, w := range words {
+			known = append(known, safety.Arg{Text: w, Dynamic: a.Dynamic()})
+		}
+	}
+	if i, why := safety.ProgramText(known); i >= 0 {
+		return fmt.Errorf("argument %d: %s", i, why)
 	}
 	if len(b.args) == 0 || b.args[0] == "" {
 		return errors.New("the program's name is empty")

@@ -123,3 +123,26 @@ func (b *buffer) close() {
 		b.file = nil
 	}
 }
+
+// privateScript returns a file with shell text that only this process, and who
+// it hands the descriptor to, can reach.
+func privateScript(text string) (*os.File, error) {
+	f, err := privateFile()
+	if err != nil {
+		return nil, err
+	}
+	return written(f, text)
+}
+
+// written fills a file and sets it to its beginning.
+func written(f *os.File, text string) (*os.File, error) {
+	_, err := f.WriteString(text)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}

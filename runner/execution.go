@@ -162,6 +162,14 @@ func (ex *execution) plumb() error {
 			cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Extra, cmd.Terminal = p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr, p.cmd.Extra, p.cmd.Terminal
 			cmd.Step, cmd.Stage = ex.r.p.Label(ex.index), p.stage
 			p.cmd = cmd
+			if p.bound.script {
+				f, err := scriptFile(p.bound.text)
+				if err != nil {
+					return &StartError{Path: cmd.Path, Code: 126, Msg: "no file for the shell text: " + err.Error(), Err: err}
+				}
+				ex.open = append(ex.open, f)
+				cmd.Extra = append(cmd.Extra, f)
+			}
 		}
 	}
 	return nil
@@ -390,7 +398,7 @@ func (ex *execution) prepareShell(p *proc) {
 		return
 	}
 	p.shell = &shellCmd{
-		set: b.opts.Set, env: b.env, dir: b.dir, path: b.path, in: p.cmd.Stdin, out: p.cmd.Stdout, err: p.cmd.Stderr,
+		text: b.text, vars: b.vars, set: b.opts.Set, env: b.env, dir: b.dir, path: b.path, in: p.cmd.Stdin, out: p.cmd.Stdout, err: p.cmd.Stderr,
 		uid: b.opts.UID, gid: b.opts.GID, sigpipeErr: b.opts.SigpipeErr, terminal: p.cmd.Terminal,
 		step: ex.r.p.Label(ex.index), stage: p.stage,
 	}
@@ -437,8 +445,8 @@ var errNotStarted = errors.New("ended before it had started")
 // startShell starts embedded shell text. It shares no descriptor with the
 // step: what it holds open ends with it.
 func (ex *execution) startShell(p *proc) error {
-	tree, err := p.bound.stage.Tree()
-	if err != nil {
+	tree, err := pipeline.ParseEmbedded(p.shell.text)
+	if err != nil { // of a raw() value
 		return fmt.Errorf("shell text: %w", err)
 	}
 	p.shell.tree = tree

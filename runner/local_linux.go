@@ -278,3 +278,12 @@ func halfPipe(ours int) (r, w *os.File, err error) {
 	}
 	return os.NewFile(uintptr(p[0]), "|0"), os.NewFile(uintptr(p[1]), "|1"), nil //nolint:gosec // descriptors
 }
+
+// scriptFile returns a file in memory that a shell reads its text from.
+func scriptFile(text string) (*os.File, error) {
+	fd, err := unix.MemfdCreate("shell text", unix.MFD_CLOEXEC)
+	if err != nil {
+		return privateScript(text)
+	}
+	return written(os.NewFile(uintptr(fd), "shell text"), text) //nolint:gosec // a descriptor
+}

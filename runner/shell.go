@@ -28,6 +28,8 @@ import (
 
 // shellCmd is shell text with what it runs in.
 type shellCmd struct {
+	text       string
+	vars       []safety.Var // that the text reads and no child gets
 	tree       *syntax.File
 	set        []string
 	env        []string
@@ -84,7 +86,10 @@ func startShell(engine Engine, c shellCmd) (*shell, error) {
 	for _, name := range c.set {
 		params = append(params, "-o", name)
 	}
-	env := &shellEnv{Environ: expand.ListEnviron(c.env...)}
+	env := &shellEnv{Environ: expand.ListEnviron(c.env...), vars: map[string]string{}}
+	for _, v := range c.vars {
+		env.vars[v.Name] = v.Value
+	}
 	opts := []interp.RunnerOption{
 		interp.Env(env),
 		interp.Params(params...),
@@ -111,11 +116,15 @@ func startShell(engine Engine, c shellCmd) (*shell, error) {
 // that they are.
 type shellEnv struct {
 	expand.Environ
+	vars    map[string]string // not exported
 	started bool
 }
 
 // Get returns a variable.
 func (e *shellEnv) Get(name string) expand.Variable {
+	if text, ok := e.vars[name]; ok {
+		return expand.Variable{Set: true, Kind: expand.String, Str: text}
+	}
 	v := e.Environ.Get(name)
 	if !v.IsSet() && !e.started {
 		switch name {
@@ -132,7 +141,7 @@ func (s *shell) run(ctx context.Context, r *interp.Runner) {
 	if s.cmd.terminal != nil {
 		defer ownTerminal(s.cmd.terminal)()
 	}
-	err := r.Run(ctx, s.cmd.tree)
+	err := s.interpret(ctx, r, s.cmd.tree)
 	s.status = shellStatus(err)
 	if s.stoppedBy() != 0 && ctx.Err() != nil {
 		sig := s.stoppedBy()
@@ -156,11 +165,25 @@ func (s *shell) run(ctx context.Context, r *interp.Runner) {
 			Cmd:    &syntax.CallExpr{Args: []*syntax.Word{lit("wait")}},
 			Redirs: []*syntax.Redirect{{Op: syntax.RdrOut, N: &syntax.Lit{Value: "2"}, Word: lit(os.DevNull)}},
 		}
-		_ = r.Run(ctx, wait)
+		_ = s.interpret(ctx, r, wait)
 	}
 	s.closeAll(s.ours)
 	s.copying.Wait()
 	s.close.Do(func() { close(s.closed) })
+}
+
+// interpret runs text. The interpreter panics on some values, such as patterns
+// that are not UTF-8: that is a failure of the text.
+func (s *shell) interpret(ctx context.Context, r *interp.Runner, n syntax.Node) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the embedded shell broke down: %v", p)
+			if s.err != nil {
+				fmt.Fprintf(s.err, "%v; write shell: bash (or sh) on the step\n", err)
+			}
+		}
+	}()
+	return r.Run(ctx, n)
 }
 
 // streams gives the text a file for each stream. As with a process, what is

@@ -49,7 +49,10 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
-			e.Vars = append(e.Vars, "GORACE=atexit_sleep_ms=0") // or each exit of a race build takes a second
+			e.Vars = append(e.Vars,
+				"GORACE=atexit_sleep_ms=0", // or each exit of a race build takes a second
+				"EVIL='\";$(touch M)`touch M`",
+			)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

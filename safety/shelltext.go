@@ -1,0 +1,822 @@
+package safety
+
+// This file holds shell text with values in it. The text is parsed with a mark
+// for each value; the syntax tree tells where the marks stand; and the text
+// that runs has a reference to a variable in each place. No value is ever part
+// of the text.
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+
+	"mvdan.cc/sh/v3/syntax"
+)
+
+// Dialect is the language that a shell reads.
+type Dialect uint8
+
+// The dialects. The zero value is that of the embedded shell, which is bash's
+// but for its faults.
+const (
+	Embedded Dialect = iota
+	Bash
+	POSIX
+	Mksh
+	Zsh
+)
+
+func (d Dialect) variant() syntax.LangVariant {
+	switch d {
+	case POSIX:
+		return syntax.LangPOSIX
+	case Mksh:
+		return syntax.LangMirBSDKorn
+	case Zsh:
+		return syntax.LangZsh
+	}
+	return syntax.LangBash
+}
+
+// DialectOf returns the dialect of a shell by its path or name; one that is not
+// known is taken for a POSIX shell.
+func DialectOf(shell string) Dialect {
+	switch programName(shell) {
+	case "bash":
+		return Bash
+	case "mksh", "ksh", "lksh", "ksh93":
+		return Mksh
+	case "zsh":
+		return Zsh
+	}
+	return POSIX
+}
+
+// Hole is the place of one value in shell text.
+type Hole struct {
+	// Raw tells that the value is pasted as it is, whatever it does to the text.
+	Raw bool
+	// Int tells that only an integer has a safe form here: in arithmetic.
+	Int bool
+	// List tells that a list becomes as many words as it has elements.
+	List bool
+
+	name string
+	form form
+}
+
+// form is how a reference is written at a place.
+type form uint8
+
+const (
+	bare      form = iota // "${V}"
+	inDouble              // ${V}: in double quotes or a here-document
+	inSingle              // '"${V}"'
+	inDollar              // '"${V}"$'
+	inArithm              // V: arithmetic reads a variable by its name
+	pastedRaw             // the value itself
+)
+
+// ShellText is parsed shell text with holes. It is not changed after
+// [ParseShell], and may be used by several goroutines at once.
+type ShellText struct {
+	Holes []Hole
+	// Tree is the syntax tree of the text with a mark in each hole. Its
+	// positions are those of the marked text; see Place.
+	Tree *syntax.File
+
+	marked  string
+	edits   []edit
+	shifts  []shift
+	dialect Dialect
+}
+
+// edit replaces bytes of the marked text: by a reference where hole is not
+// negative, else by text.
+type edit struct {
+	start, end int
+	hole       int
+	text       string
+}
+
+// shift relates an offset of the marked text to one of the source.
+type shift struct{ marked, source, line, col int }
+
+// ShellError is one thing that is wrong in shell text.
+type ShellError struct {
+	Hole      int // the hole that it is about, or -1
+	Line, Col int // from 1, in bytes, in the source; 0 where it is about a hole
+	Msg       string
+}
+
+// Error returns the message.
+func (e *ShellError) Error() string { return e.Msg }
+
+// ParseShell parses shell text that has a hole between each two pieces. The
+// holes are the sources of the expressions with their braces, as they stand in
+// the text: they are needed for positions only; raw tells which of them are to
+// be pasted. The error is a list of [ShellError], by errors.Join.
+func ParseShell(pieces, holes []string, raw []bool, d Dialect) (*ShellText, error) {
+	t := &ShellText{dialect: d, Holes: make([]Hole, len(holes))}
+	prefix := "pipe_v"
+	for all := strings.Join(pieces, "\x00"); strings.Contains(all, prefix); {
+		prefix += "_"
+	}
+	var b strings.Builder
+	line, col, source := 1, 1, 0
+	advance := func(s string) {
+		source += len(s)
+		if n := strings.Count(s, "\n"); n > 0 {
+			line += n
+			col = len(s) - strings.LastIndexByte(s, '\n')
+		} else {
+			col += len(s)
+		}
+	}
+	marks := make([]int, len(holes))
+	for i, piece := range pieces {
+		b.WriteString(piece)
+		advance(piece)
+		if i == len(holes) {
+			break
+		}
+		// Digits and a closing underscore, so that no mark begins another.
+		t.Holes[i] = Hole{Raw: raw[i], name: prefix + strconv.Itoa(i) + "_"}
+		marks[i] = b.Len()
+		b.WriteString(t.Holes[i].name)
+		advance(holes[i])
+		t.shifts = append(t.shifts, shift{b.Len(), source, line, col})
+	}
+	t.marked = b.String()
+	tree, err := syntax.NewParser(syntax.Variant(d.variant()), syntax.KeepComments(true)).Parse(strings.NewReader(t.marked), "")
+	if err != nil {
+		return nil, t.syntaxError(err)
+	}
+	t.Tree = tree
+	w := &placer{t: t, marks: marks, found: make([]bool, len(holes))}
+	w.walk(tree)
+	for i := range holes {
+		if t.Holes[i].Raw {
+			t.Holes[i].form = pastedRaw
+			w.edits = append(w.edits, edit{marks[i], marks[i] + len(t.Holes[i].name), i, ""})
+		} else if !w.found[i] {
+			w.refuse(i, "a value here has no safe form; pass it in a variable, as in env: {VALUE: …}")
+		}
+	}
+	if w.errs != nil {
+		return nil, errors.Join(w.errs...)
+	}
+	sort.Slice(w.edits, func(i, j int) bool { return w.edits[i].start < w.edits[j].start })
+	t.edits = w.edits
+	return t, nil
+}
+
+func (t *ShellText) syntaxError(err error) error {
+	var pe syntax.ParseError
+	if errors.As(err, &pe) {
+		line, col := t.Place(pe.Pos)
+		return &ShellError{-1, line, col, t.unmark(pe.Text)}
+	}
+	var le syntax.LangError
+	if errors.As(err, &le) {
+		line, col := t.Place(le.Pos)
+		le.Filename, le.Pos = "", syntax.Pos{}
+		return &ShellError{-1, line, col, t.unmark(strings.TrimLeft(le.Error(), "0123456789?-: "))}
+	}
+	return &ShellError{-1, 0, 0, err.Error()}
+}
+
+// unmark makes a message of the parser one about the source.
+func (t *ShellText) unmark(msg string) string {
+	for _, h := range t.Holes {
+		msg = strings.ReplaceAll(msg, h.name, "${{ … }}")
+	}
+	return msg
+}
+
+// Place turns a position of the tree into line and column of the source.
+func (t *ShellText) Place(p syntax.Pos) (line, col int) {
+	line, col = int(p.Line()), int(p.Col()) //nolint:gosec // of a text that fits memory
+	off := int(p.Offset())                  //nolint:gosec // as above
+	at := -1
+	for i, s := range t.shifts {
+		if s.marked <= off {
+			at = i
+		}
+	}
+	if at < 0 {
+		return line, col
+	}
+	s := t.shifts[at]
+	between := t.marked[s.marked:min(off, len(t.marked))]
+	if n := strings.Count(between, "\n"); n > 0 {
+		return s.line + n, len(between) - strings.LastIndexByte(between, '\n')
+	}
+	return s.line, s.col + len(between)
+}
+
+// Var is a variable that bound text reads. It is to be set, and not exported,
+// before the text runs.
+type Var struct{ Name, Value string }
+
+// Value is what stands in a hole.
+type Value struct {
+	Text string   // of a value that is not a list, or of a list as text
+	List []string // of a list; nil: it is none
+	Int  bool     // it is an integer
+}
+
+// Bind returns the text that runs, and the variables that it reads. The text
+// depends on the number of elements of the lists, on raw values, and on nothing
+// else of the values. An error names what is wrong with the value of a hole.
+func (t *ShellText) Bind(values []Value) (text string, vars []Var, err error) {
+	var b strings.Builder
+	at := 0
+	set := map[string]bool{}
+	variable := func(name, value string) {
+		if !set[name] {
+			set[name] = true
+			vars = append(vars, Var{name, value})
+		}
+	}
+	for _, e := range t.edits {
+		b.WriteString(t.marked[at:e.start])
+		at = e.end
+		if e.hole < 0 {
+			b.WriteString(e.text)
+			continue
+		}
+		h, v := &t.Holes[e.hole], values[e.hole]
+		if strings.IndexByte(v.Text, 0) >= 0 {
+			return "", nil, &ShellError{Hole: e.hole, Msg: "the value holds a NUL byte, which no shell can"}
+		}
+		switch {
+		case h.form == pastedRaw:
+			b.WriteString(v.Text)
+			continue
+		case h.Int && !v.Int:
+			return "", nil, &ShellError{Hole: e.hole, Msg: "the value stands in arithmetic, which would run text as code; give it the type int, or write int(…)"}
+		case h.List && v.List != nil:
+			for i, item := range v.List {
+				if strings.IndexByte(item, 0) >= 0 {
+					return "", nil, &ShellError{Hole: e.hole, Msg: "the value holds a NUL byte, which no shell can"}
+				}
+				name := h.name + strconv.Itoa(i)
+				variable(name, item)
+				if i > 0 {
+					b.WriteByte(' ')
+				}
+				b.WriteString(`"${` + name + `}"`)
+			}
+			continue
+		}
+		variable(h.name, v.Text)
+		b.WriteString(h.form.reference(h.name))
+	}
+	b.WriteString(t.marked[at:])
+	return b.String(), vars, nil
+}
+
+func (f form) reference(name string) string {
+	switch f {
+	case inDouble:
+		return "${" + name + "}"
+	case inSingle:
+		return `'"${` + name + `}"'`
+	case inDollar:
+		return `'"${` + name + `}"$'`
+	case inArithm:
+		return name
+	}
+	return `"${` + name + `}"`
+}
+
+// Assignments returns shell text that sets variables, in every dialect, for the
+// beginning of a script.
+func Assignments(vars []Var) string {
+	var b strings.Builder
+	for _, v := range vars {
+		b.WriteString(v.Name + "='" + strings.ReplaceAll(v.Value, "'", `'\''`) + "'; ")
+	}
+	return b.String()
+}
+
+// placer walks the tree and decides the form of each hole.
+type placer struct {
+	t     *ShellText
+	marks []int
+	found []bool
+	edits []edit
+	errs  []error
+	stack []syntax.Node
+}
+
+func (w *placer) refuse(hole int, format string, args ...any) {
+	if w.found[hole] {
+		return
+	}
+	w.found[hole] = true
+	w.errs = append(w.errs, &ShellError{Hole: hole, Msg: fmt.Sprintf(format, args...)})
+}
+
+func (w *placer) walk(n syntax.Node) {
+	syntax.Walk(n, func(n syntax.Node) bool {
+		if n == nil {
+			w.stack = w.stack[:len(w.stack)-1]
+			return true
+		}
+		switch n := n.(type) {
+		case *syntax.Lit:
+			w.holesIn(n.Value, bare)
+		case *syntax.SglQuoted:
+			if n.Dollar {
+				w.holesIn(n.Value, inDollar)
+			} else {
+				w.holesIn(n.Value, inSingle)
+			}
+		case *syntax.Comment:
+			w.stack = append(w.stack, n)
+			w.holesIn(n.Text, bare)
+			return true
+		case *syntax.CallExpr:
+			w.call(n)
+		case *syntax.Redirect:
+			if n.Hdoc != nil {
+				w.hereDocument(n)
+			}
+		}
+		w.stack = append(w.stack, n)
+		return true
+	})
+}
+
+// holesIn decides on the holes in a leaf of the tree. The parents are on the
+// stack.
+func (w *placer) holesIn(text string, f form) {
+	for rest := text; ; {
+		first, at := -1, len(rest)
+		for i := range w.t.Holes {
+			if k := strings.Index(rest, w.t.Holes[i].name); k >= 0 && k < at {
+				first, at = i, k
+			}
+		}
+		if first < 0 {
+			return
+		}
+		if !w.t.Holes[first].Raw && !w.found[first] {
+			w.place(first, text, f)
+		}
+		rest = rest[at+len(w.t.Holes[first].name):]
+	}
+}
+
+// up returns the n-th node above the leaf, counted from 1, or nil.
+func (w *placer) up(n int) syntax.Node {
+	if n > len(w.stack) {
+		return nil
+	}
+	return w.stack[len(w.stack)-n]
+}
+
+// place decides on one hole in a leaf.
+func (w *placer) place(i int, text string, f form) {
+	h := &w.t.Holes[i]
+	level := 1 // of the nodes above the leaf
+	switch p := w.up(1).(type) {
+	case *syntax.Comment:
+		w.refuse(i, "a value in a comment does nothing, and a newline in it would end the comment; remove it")
+		return
+	case *syntax.ParamExp: // the leaf is the variable's name
+		if !p.Short || strings.HasPrefix(text, h.name) {
+			w.refuse(i, "a value cannot be the name of a variable; write the value itself, or choose among known variables with case")
+			return
+		}
+		level = 2 // "$x" right before the value: its name ends there
+	}
+	switch p := w.up(level).(type) {
+	case *syntax.DblQuoted:
+		if p.Dollar {
+			w.refuse(i, `a value in $"…" would be looked up as a translation; write "…"`)
+			return
+		}
+		f = inDouble
+		level++
+	case *syntax.Word:
+	case *syntax.Assign, *syntax.WordIter:
+		w.refuse(i, "a value cannot be the name of a variable; write NAME=value with a name of your own")
+		return
+	case *syntax.ExtGlob:
+		w.refuse(i, "a value in an extended pattern has no safe form; compare with == or use case")
+		return
+	default:
+		w.refuse(i, "a value cannot be a name here; write the name itself")
+		return
+	}
+	word, ok := w.up(level).(*syntax.Word)
+	if !ok {
+		w.refuse(i, "a value here has no safe form; pass it in a variable, as in env: {VALUE: …}")
+		return
+	}
+	whole := len(word.Parts) == 1 && f == bare && text == h.name
+	h.form = f
+	if !w.role(i, word, w.up(level+1), level+1, whole) {
+		return
+	}
+	if f == bare && h.form == bare && w.quotedOutside(level+1) {
+		h.form = inDouble
+	}
+	if w.t.dialect == Embedded && h.form != inDouble && w.splitOutside(level+1) {
+		w.refuse(i, "the embedded shell would split a value in ${…} without quotes; write double quotes around the ${…}")
+		return
+	}
+	if h.form == inSingle && w.quotedOutside(level+1) {
+		w.refuse(i, "a value in single quotes inside of double quotes has no form that all shells agree on; leave the inner quotes out")
+		return
+	}
+	if w.backquotedInQuotes() {
+		w.refuse(i, "a value in `…` inside of double quotes has no form that all shells agree on; write $(…)")
+		return
+	}
+	w.found[i] = true
+	w.edits = append(w.edits, edit{w.marks[i], w.marks[i] + len(h.name), i, ""})
+}
+
+// quotedOutside reports whether the word stands in a ${x:-word} that is itself
+// within double quotes or a here-document: no quotes are needed there then.
+func (w *placer) quotedOutside(level int) bool {
+	_, ok := w.up(level).(*syntax.ParamExp)
+	if !ok {
+		return false
+	}
+	for k := level + 1; k <= len(w.stack); k++ {
+		switch n := w.up(k).(type) {
+		case *syntax.DblQuoted:
+			return true
+		case *syntax.Redirect:
+			return n.Hdoc != nil && w.up(k-1) == syntax.Node(n.Hdoc)
+		case *syntax.CmdSubst, *syntax.Stmt:
+			return false
+		}
+	}
+	return false
+}
+
+// splitOutside reports whether the word stands in a ${x:-word} whose result is
+// split into words.
+func (w *placer) splitOutside(level int) bool {
+	if _, ok := w.up(level).(*syntax.ParamExp); !ok {
+		return false
+	}
+	if _, ok := w.up(level + 1).(*syntax.Word); !ok {
+		return false
+	}
+	switch w.up(level + 2).(type) {
+	case *syntax.CallExpr, *syntax.WordIter, *syntax.ArrayElem:
+		return true
+	}
+	return false
+}
+
+// backquotedInQuotes reports whether the leaf is in `…` within double quotes.
+func (w *placer) backquotedInQuotes() bool {
+	for k := 1; k < len(w.stack); k++ {
+		if c, ok := w.up(k).(*syntax.CmdSubst); ok && c.Backquotes {
+			for j := k + 1; j <= len(w.stack); j++ {
+				switch n := w.up(j).(type) {
+				case *syntax.DblQuoted:
+					return true
+				case *syntax.Redirect:
+					if n.Hdoc != nil && w.up(j-1) == syntax.Node(n.Hdoc) {
+						return true
+					}
+				}
+			}
+		}
+	}
+	return false
+}
+
+// arithmetic makes the hole one for an integer, which is read by its name.
+func (w *placer) arithmetic(i int, whole bool) bool {
+	if !whole {
+		w.refuse(i, "a value in arithmetic stands alone: as an operand without quotes, of type int")
+		return false
+	}
+	w.t.Holes[i].Int, w.t.Holes[i].form = true, inArithm
+	return true
+}
+
+// role decides by what the word is for. It reports whether a value may stand
+// there; where not, it has said why.
+func (w *placer) role(i int, word *syntax.Word, parent syntax.Node, level int, whole bool) bool {
+	h := &w.t.Holes[i]
+	switch p := parent.(type) {
+	case *syntax.CallExpr:
+		if len(p.Args) > 0 && p.Args[0] == word {
+			w.refuse(i, "a value cannot be the name of a command; write the command itself, or use spawn with a list, where a value may be the program")
+			return false
+		}
+		h.List = whole
+	case *syntax.Assign:
+		if p.Value != word {
+			return w.arithmetic(i, whole) // a[…]=x
+		}
+		if p.Naked && !strings.Contains(before(word, h.name), "=") {
+			w.refuse(i, "a value cannot be the name of a variable; write NAME=value with a name of your own")
+			return false
+		}
+		if w.quotedDecl(level) && h.form != bare {
+			return true
+		}
+	case *syntax.ArrayElem:
+		if p.Value != word {
+			return w.arithmetic(i, whole)
+		}
+		h.List = whole
+	case *syntax.Redirect:
+		switch {
+		case p.Hdoc == word:
+			h.form = inDouble
+		case p.Op == syntax.Hdoc || p.Op == syntax.DashHdoc:
+			w.refuse(i, "a value cannot be the delimiter of a here-document; write a word such as EOF")
+			return false
+		case p.Op == syntax.DplIn || p.Op == syntax.DplOut:
+			w.refuse(i, "a value cannot be a descriptor; write its number")
+			return false
+		}
+	case *syntax.WordIter:
+		h.List = whole
+	case *syntax.CaseClause, *syntax.CaseItem:
+	case *syntax.BinaryTest:
+		return w.binaryTest(i, p)
+	case *syntax.UnaryTest:
+		switch p.Op {
+		case syntax.TsVarSet, syntax.TsRefVar, syntax.TsOptSet:
+			w.refuse(i, "a value cannot be the name of a variable or option, as %s expects", p.Op)
+			return false
+		}
+	case *syntax.ParenTest, *syntax.TestClause:
+	case *syntax.ParamExp:
+		return w.expansion(i, p, word, whole)
+	case *syntax.ArithmExp, *syntax.ArithmCmd, *syntax.LetClause, *syntax.BinaryArithm, *syntax.UnaryArithm, *syntax.ParenArithm, *syntax.FlagsArithm, *syntax.CStyleLoop:
+		return w.arithmetic(i, whole)
+	default:
+		w.refuse(i, "a value here has no safe form; pass it in a variable, as in env: {VALUE: …}")
+		return false
+	}
+	return true
+}
+
+// quotedDecl reports whether an assignment belongs to export and its like.
+func (w *placer) quotedDecl(level int) bool {
+	_, ok := w.up(level + 1).(*syntax.DeclClause)
+	return ok
+}
+
+func (w *placer) binaryTest(i int, p *syntax.BinaryTest) bool {
+	switch p.Op {
+	case syntax.TsReMatch:
+		w.refuse(i, "a value after =~ would be a pattern; write == to compare with it")
+		return false
+	case syntax.TsEql, syntax.TsNeq, syntax.TsLeq, syntax.TsGeq, syntax.TsLss, syntax.TsGtr:
+		w.t.Holes[i].Int = true
+	}
+	return true
+}
+
+// expansion decides on a word in ${…}.
+func (w *placer) expansion(i int, p *syntax.ParamExp, word *syntax.Word, whole bool) bool {
+	switch {
+	case p.Exp != nil && p.Exp.Word == word:
+		switch p.Exp.Op {
+		case syntax.AlternateUnset, syntax.AlternateUnsetOrNull, syntax.DefaultUnset, syntax.DefaultUnsetOrNull,
+			syntax.ErrorUnset, syntax.ErrorUnsetOrNull, syntax.AssignUnset, syntax.AssignUnsetOrNull:
+			return true
+		}
+	case p.Repl != nil && (p.Repl.Orig == word || p.Repl.With == word):
+	default: // an index, an offset or a length
+		return w.arithmetic(i, whole)
+	}
+	w.refuse(i, "a value in this form of ${…} has no safe form; assign it to a variable first")
+	return false
+}
+
+// before returns the constant text of a word before a mark.
+func before(word *syntax.Word, mark string) string {
+	var b strings.Builder
+	for _, p := range word.Parts {
+		text := ""
+		switch p := p.(type) {
+		case *syntax.Lit:
+			text = p.Value
+		case *syntax.SglQuoted:
+			text = p.Value
+		case *syntax.DblQuoted:
+			for _, q := range p.Parts {
+				if lit, ok := q.(*syntax.Lit); ok {
+					text += lit.Value
+				}
+			}
+		}
+		if k := strings.Index(text, mark); k >= 0 {
+			return b.String() + text[:k]
+		}
+		b.WriteString(text)
+	}
+	return b.String()
+}
+
+// hereDocument makes one with a quoted delimiter, in which nothing is expanded,
+// one without: what would be expanded in it is escaped.
+func (w *placer) hereDocument(r *syntax.Redirect) {
+	quoted := false
+	delim := ""
+	for _, p := range r.Word.Parts {
+		switch p := p.(type) {
+		case *syntax.Lit:
+			quoted = quoted || strings.Contains(p.Value, `\`)
+			delim += strings.ReplaceAll(p.Value, `\`, "")
+		case *syntax.SglQuoted:
+			quoted = true
+			delim += p.Value
+		case *syntax.DblQuoted:
+			quoted = true
+			for _, q := range p.Parts {
+				if lit, ok := q.(*syntax.Lit); ok {
+					delim += lit.Value
+				}
+			}
+		}
+	}
+	body := w.t.marked[r.Hdoc.Pos().Offset():r.Hdoc.End().Offset()]
+	holes := false
+	for i := range w.t.Holes {
+		holes = holes || !w.t.Holes[i].Raw && strings.Contains(body, w.t.Holes[i].name)
+	}
+	if !quoted || !holes {
+		return
+	}
+	for _, c := range delim {
+		if c != '_' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+			for i := range w.t.Holes {
+				if strings.Contains(body, w.t.Holes[i].name) {
+					w.refuse(i, "a value in a here-document needs a delimiter of letters, such as EOF")
+				}
+			}
+			return
+		}
+	}
+	w.edits = append(w.edits, edit{int(r.Word.Pos().Offset()), int(r.Word.End().Offset()), -1, delim}) //nolint:gosec // of a text that fits memory
+	from := int(r.Hdoc.Pos().Offset())                                                                 //nolint:gosec // as above
+	for k := 0; k < len(body); k++ {
+		if c := body[k]; c == '$' || c == '`' || c == '\\' {
+			w.edits = append(w.edits, edit{from + k, from + k, -1, `\`})
+		}
+	}
+}
+
+// call looks at what a command makes of its arguments.
+func (w *placer) call(c *syntax.CallExpr) {
+	if len(c.Args) == 0 {
+		return
+	}
+	args := make([]Arg, len(c.Args))
+	holes := make([][]int, len(c.Args))
+	for k, word := range c.Args {
+		args[k], holes[k] = w.arg(word)
+	}
+	refuse := func(k int, format string, a ...any) {
+		for _, i := range holes[k] {
+			w.refuse(i, format, a...)
+		}
+	}
+	if k, why := ProgramText(args); k >= 0 {
+		refuse(k, "%s", why)
+	}
+	switch name := args[0].Text; name {
+	case "eval", "source", ".", "alias", "trap":
+		for k := range args {
+			refuse(k, "%s reads its arguments as shell text again, so no value can stand in them; pass it in a variable", name)
+		}
+	case "printf":
+		if len(args) > 2 && args[1].Text == "-v" {
+			refuse(2, "a value cannot be the name of a variable; write a name of your own")
+		}
+		if len(args) > 1 && args[1].Dynamic && args[1].Text == "" {
+			refuse(1, "a value cannot be the format of printf; write printf '%%s' and the value")
+		}
+	case "read", "unset", "getopts", "mapfile", "readarray", "let":
+		for k := range args[1:] {
+			refuse(k+1, "%s takes names of variables, which a value cannot be; write a name of your own", name)
+		}
+	case "export", "readonly", "local", "declare", "typeset":
+		for k := range args[1:] {
+			if !strings.Contains(args[k+1].Text, "=") {
+				refuse(k+1, "a value cannot be the name of a variable; write NAME=value with a name of your own")
+			}
+		}
+	case "set", "shopt", "enable", "bind", "complete", "compgen", "fc", "hash":
+		for k := range args[1:] {
+			if args[k+1].Text == "--" && !args[k+1].Dynamic {
+				break
+			}
+			refuse(k+1, "a value could change how the shell works here; write %s -- before it", name)
+		}
+	case "test", "[":
+		w.test(args, refuse)
+	}
+}
+
+// test refuses a value where test would take it for an operator that evaluates
+// its operand, and the operand of one that does.
+func (w *placer) test(args []Arg, refuse func(int, string, ...any)) {
+	operands := args[1:]
+	if args[0].Text == "[" && len(operands) > 0 && operands[len(operands)-1].Text == "]" {
+		operands = operands[:len(operands)-1]
+	}
+	for k, a := range operands {
+		boundary := k == 0 || !operands[k-1].Dynamic && (operands[k-1].Text == "!" || operands[k-1].Text == "-a" || operands[k-1].Text == "-o" || operands[k-1].Text == "(")
+		if !a.Dynamic {
+			if boundary && (a.Text == "-v" || a.Text == "-R") && k+1 < len(operands) {
+				refuse(k+2, "a value cannot be the name of a variable, as %s expects", a.Text)
+			}
+			continue
+		}
+		// In "[ VALUE x ]" the value is read as an operator.
+		next := len(operands) - k
+		if boundary && a.Text == "" && next == 2 {
+			refuse(k+1, "test would take the value for an operator here; write [ \"x${{ … }}\" = \"x…\" ] or [[ … ]]")
+		}
+	}
+}
+
+// arg returns a word as ProgramText sees it, and the holes in it. The text is
+// what is constant before the first value.
+func (w *placer) arg(word *syntax.Word) (Arg, []int) {
+	var a Arg
+	var holes []int
+	var text strings.Builder
+	constant := true
+	add := func(s string, quoted bool) {
+		for s != "" {
+			first, at := -1, len(s)
+			for i := range w.t.Holes {
+				if k := strings.Index(s, w.t.Holes[i].name); k >= 0 && k < at && !w.t.Holes[i].Raw {
+					first, at = i, k
+				}
+			}
+			if constant {
+				part := s[:at]
+				if !quoted {
+					part = strings.ReplaceAll(part, `\`, "")
+				}
+				text.WriteString(part)
+			}
+			if first < 0 {
+				return
+			}
+			holes = append(holes, first)
+			constant = false
+			s = s[at+len(w.t.Holes[first].name):]
+		}
+	}
+	var part func(p syntax.WordPart, quoted bool)
+	part = func(p syntax.WordPart, quoted bool) {
+		switch p := p.(type) {
+		case *syntax.Lit:
+			add(p.Value, quoted)
+		case *syntax.SglQuoted:
+			add(p.Value, true)
+		case *syntax.DblQuoted:
+			for _, q := range p.Parts {
+				part(q, true)
+			}
+		default:
+			// What an expansion gives is not known; a value that stands deeper
+			// in it, say in $(…), counts as one of this argument.
+			constant = false
+			syntax.Walk(p, func(n syntax.Node) bool {
+				text := ""
+				switch n := n.(type) {
+				case *syntax.Lit:
+					text = n.Value
+				case *syntax.SglQuoted:
+					text = n.Value
+				}
+				for i := range w.t.Holes {
+					if !w.t.Holes[i].Raw && strings.Contains(text, w.t.Holes[i].name) {
+						holes = append(holes, i)
+					}
+				}
+				return true
+			})
+		}
+	}
+	for _, p := range word.Parts {
+		part(p, false)
+	}
+	a.Text, a.Dynamic = text.String(), len(holes) > 0
+	return a, holes
+}

@@ -1,0 +1,358 @@
+package safety_test
+
+// This file holds values in shell text: payloads in every context and shell.
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"mvdan.cc/sh/v3/expand"
+	"mvdan.cc/sh/v3/interp"
+	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/pipe-runner/pipe/safety"
+)
+
+// payloads are values that would run code, or be changed, if they were text.
+// Each tries to create the file M.
+var payloads = []string{
+	"plain", "", " ", "two words", "a\nb", "-n", "--help", "*", "~", "$HOME", "`touch M`", "$(touch M)", "; touch M;", "| touch M", "& touch M",
+	"' ; touch M; '", `" ; touch M; "`, `'"$(touch M)"'`, "\n touch M\n", "EOF\ntouch M\n", "\nEOF\ntouch M", "} ; touch M; {", ") ; touch M; (", "a[$(touch M)]",
+	"x=1 touch M", "if", "FOO=bar", "{a,b}", "\\", `\$(touch M)`, "!!", "#c", ">M", "<M", "=ls", "%s%n", "ü€\xff", "\r", "\t tab", "a\n\n", "]] && touch M", "esac; touch M", "\x01\x02",
+}
+
+// split makes pieces and holes of a text with ⟨⟩ for holes.
+func split(text string) (pieces, holes []string, raw []bool) {
+	pieces = strings.Split(text, "⟨⟩")
+	for range len(pieces) - 1 {
+		holes = append(holes, "${{ v }}")
+		raw = append(raw, false)
+	}
+	return pieces, holes, raw
+}
+
+// contexts print the value between < and > and nothing else.
+var contexts = []struct{ name, text, only string }{
+	{"bare", `printf '<%s>' ⟨⟩`, ""},
+	{"part", `printf '<%s>' ⟨⟩""`, ""},
+	{"double", `printf '<%s>' "⟨⟩"`, ""},
+	{"single", `printf '<%s>' '⟨⟩'`, ""},
+	{"dollar", `printf '<%s>' $'⟨⟩'`, "bash mksh zsh builtin"},
+	{"assign", `x=⟨⟩; printf '<%s>' "$x"`, ""},
+	{"assign double", `x="⟨⟩"; printf '<%s>' "$x"`, ""},
+	{"prefix", `x=⟨⟩ sh -c 'printf "<%s>" "$x"'`, ""},
+	{"export", `export x=⟨⟩; sh -c 'printf "<%s>" "$x"'`, ""},
+	{"subst", `printf '<%s' "$(printf '%s' ⟨⟩; printf x)" | sed '$s/x$/>/' | tr -d '\000'`, "bash dash mksh zsh"},
+	{"backquote", "printf '%s' `printf '<%s>' ⟨⟩ >out`; cat out", ""},
+	{"heredoc", "cat <<EOF | sed '$d' | head -c -1\n<⟨⟩>\n\nEOF", ""},
+	{"heredoc quoted", "cat <<'EOF' | sed '$d' | head -c -1\n<⟨⟩>\n\nEOF", ""},
+	{"heredoc escapes", "cat <<'EOF' | sed '1d;$d' | head -c -1\n$HOME `x` \\\\ \"\n<⟨⟩>\n\nEOF", ""},
+	{"default", `printf '<%s>' "${unset_x:-⟨⟩}"`, ""},
+	{"default bare", `printf '<%s>' ${unset_x:-⟨⟩}`, "bash dash mksh"},
+	{"default assign", `x=${unset_x:-⟨⟩}; printf '<%s>' "$x"`, ""},
+	{"case word", `case ⟨⟩ in no-such) ;; *) printf '<%s>' "⟨⟩";; esac`, ""},
+	{"case pattern", `case "$1" in ⟨⟩) printf '<%s>' "$1";; *) echo other;; esac`, ""},
+	{"test ==", `[[ "$1" == ⟨⟩ ]] && printf '<%s>' ⟨⟩`, "bash mksh zsh builtin"},
+	{"for", `for x in ⟨⟩; do printf '<%s>' "$x"; done`, ""},
+	{"array", `a=(⟨⟩); printf '<%s>' "${a[@]}"`, "bash mksh zsh builtin"},
+	{"glued", `p=; printf '<%s>' "$p⟨⟩"`, ""},
+	{"glued bare", `p=; printf '<%s>' $p⟨⟩`, ""},
+	{"function", `f() { printf '<%s>' "$@"; }; f ⟨⟩`, ""},
+	{"nested", `printf '<%s>' "$(echo "$(printf '%s' "a" '⟨⟩' >/dev/null)")⟨⟩"`, ""},
+}
+
+func dialect(shell string) safety.Dialect {
+	if shell == "builtin" {
+		return safety.Embedded
+	}
+	return safety.DialectOf(shell)
+}
+
+type locked struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *locked) String() string { return l.b.String() }
+
+// runShell runs bound text in a shell with the value as $1.
+func runShell(t *testing.T, shell, dir, text string, vars []safety.Var, arg string) string {
+	t.Helper()
+	out, errs := &locked{}, &locked{} // the stages of a pipe write at once
+	if shell != "builtin" {
+		path := filepath.Join(t.TempDir(), "script")
+		if err := os.WriteFile(path, []byte(safety.Assignments(vars)+text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command(shell, path, arg) //nolint:gosec // a shell of the test
+		c.Dir, c.Stdout, c.Stderr = dir, out, errs
+		c.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8"}
+		if err := c.Run(); err != nil {
+			t.Logf("%v\n%s", err, errs.String())
+		}
+		return out.String()
+	}
+	tree, err := syntax.NewParser().Parse(strings.NewReader(text), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8"}
+	for _, v := range vars {
+		env = append(env, v.Name+"="+v.Value)
+	}
+	r, err := interp.New(interp.Env(expand.ListEnviron(env...)), interp.Dir(dir), interp.StdIO(nil, out, errs), interp.Params("--", arg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Run(context.Background(), tree); err != nil {
+		t.Logf("%v\n%s", err, errs.String())
+	}
+	return out.String()
+}
+
+// TestContexts: in every context and shell each payload is printed byte for
+// byte, and none runs (row 101).
+func TestContexts(t *testing.T) {
+	for _, shell := range []string{"builtin", "bash", "dash", "mksh", "zsh"} {
+		t.Run(shell, func(t *testing.T) {
+			if shell != "builtin" {
+				if _, err := exec.LookPath(shell); err != nil {
+					t.Skipf("%s is not installed", shell)
+				}
+			}
+			t.Parallel()
+			for _, c := range contexts {
+				if c.only != "" && !strings.Contains(c.only, shell) {
+					continue
+				}
+				pieces, holes, raw := split(c.text)
+				st, err := safety.ParseShell(pieces, holes, raw, dialect(shell))
+				if err != nil {
+					t.Errorf("%s: %v", c.name, err)
+					continue
+				}
+				for _, p := range payloads {
+					dir := t.TempDir()
+					values := make([]safety.Value, len(holes))
+					for i := range values {
+						values[i].Text = p
+					}
+					text, vars, err := st.Bind(values)
+					if err != nil {
+						t.Errorf("%s: %v", c.name, err)
+						continue
+					}
+					got := runShell(t, shell, dir, text, vars, p)
+					if want := "<" + p + ">"; got != want {
+						t.Errorf("%s: value %q\ntext %s\ngave %q", c.name, p, text, got)
+					}
+					if _, err := os.Stat(filepath.Join(dir, "M")); err == nil {
+						t.Errorf("%s: value %q ran as code", c.name, p)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestRefused: places without a safe form, with a part of what is said.
+func TestRefused(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"⟨⟩ x", "name of a command"},
+		{"./⟨⟩/x", "name of a command"},
+		{`"⟨⟩"`, "name of a command"},
+		{"echo a # ⟨⟩", "comment"},
+		{"cat <<⟨⟩\nx\n⟨⟩", "unclosed here-document"},
+		{"echo $⟨⟩", "name of a variable"},
+		{"echo ${⟨⟩}", "name of a variable"},
+		{"echo ${x⟨⟩:-1}", "name of a variable"},
+		{"⟨⟩=1", "name of a variable"},
+		{"eval ⟨⟩", "eval reads"},
+		{"eval 'echo ⟨⟩'", "eval reads"},
+		{`eval "$(echo ⟨⟩)"`, "eval reads"},
+		{". ⟨⟩", ". reads"},
+		{"alias x=⟨⟩", "alias reads"},
+		{"trap '⟨⟩' EXIT", "trap reads"},
+		{"printf -v ⟨⟩ x", "name of a variable"},
+		{"printf ⟨⟩ x", "format of printf"},
+		{"read ⟨⟩", "names of variables"},
+		{"unset ⟨⟩", "names of variables"},
+		{"export ⟨⟩", "name of a variable"},
+		{"declare ⟨⟩=1", "name of a variable"},
+		{"sh -c ⟨⟩", "sh reads"},
+		{"sh -c 'echo ⟨⟩'", "sh -c reads"},
+		{`timeout 5 bash -ec "echo ⟨⟩"`, "bash -c reads"},
+		{`find . -exec sh -c 'echo ⟨⟩' \;`, "sh -c reads"},
+		{"awk '{print \"⟨⟩\"}'", "awk reads"},
+		{`ssh host "ls ⟨⟩"`, "ssh hands"},
+		{"[[ x =~ ⟨⟩ ]]", "=~"},
+		{"[[ -v ⟨⟩ ]]", "-v expects"},
+		{"[ -v ⟨⟩ ]", "-v expects"},
+		{"[ ⟨⟩ x ]", "operator"},
+		{"echo ${x//⟨⟩/y}", "no safe form"},
+		{"echo >&⟨⟩", "descriptor"},
+		{"f⟨⟩() { :; }", "name"},
+		{"for ⟨⟩ in a; do :; done", "name of a variable"},
+		{"echo $((1⟨⟩))", "stands alone"},
+		{"echo \"`echo ⟨⟩`\"", "write $(…)"},
+		{"set ⟨⟩", "write set --"},
+		{"echo ${x#⟨⟩}", "no safe form"},
+		{"echo ${x:-⟨⟩}", "double quotes around"},
+		{"echo 'a", "closing quote"},
+	} {
+		pieces, holes, raw := split(tt.text)
+		_, err := safety.ParseShell(pieces, holes, raw, safety.Embedded)
+		if tt.want == "sh reads" {
+			tt.want = "sh -c reads"
+		}
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v; expected %q", tt.text, err, tt.want)
+		}
+	}
+}
+
+// TestIntegers: arithmetic takes integers only.
+func TestIntegers(t *testing.T) {
+	for _, text := range []string{"echo $((1-⟨⟩))", "a=(x y z); echo ${#a[⟨⟩+3]}", "x=abcdef; echo ${x:⟨⟩+3:2}", "[[ 5 -gt ⟨⟩ ]] && echo 4"} {
+		pieces, holes, raw := split(text)
+		st, err := safety.ParseShell(pieces, holes, raw, safety.Bash)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if _, _, err := st.Bind([]safety.Value{{Text: "a[$(touch M)]"}}); err == nil || !strings.Contains(err.Error(), "int") {
+			t.Errorf("%s: text was taken: %v", text, err)
+		}
+		bound, vars, err := st.Bind([]safety.Value{{Text: "-3", Int: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, shell := range []string{"builtin", "bash"} {
+			if _, err := exec.LookPath("bash"); err != nil && shell == "bash" {
+				continue
+			}
+			if got := runShell(t, shell, t.TempDir(), bound, vars, ""); text == "echo $((1-⟨⟩))" && got != "4\n" {
+				t.Errorf("%s in %s: %q", bound, shell, got)
+			}
+		}
+	}
+}
+
+// TestLists: a list alone becomes several words, also none.
+func TestLists(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		list []string
+		want string
+	}{
+		{`printf '<%s>' a ⟨⟩ b`, []string{"x y", "$(touch M)", ""}, "<a><x y><$(touch M)><><b>"},
+		{`printf '<%s>' a ⟨⟩ b`, []string{}, "<a><b>"},
+		{`for x in ⟨⟩; do printf '<%s>' "$x"; done`, []string{"1", "2"}, "<1><2>"},
+		{`a=(⟨⟩); printf '<%s>' "${#a[@]}"`, []string{"1", "2 3"}, "<2>"},
+		{`printf '<%s>' "⟨⟩"`, []string{"1", "2"}, `<["1","2"]>`},
+	} {
+		pieces, holes, raw := split(tt.text)
+		st, err := safety.ParseShell(pieces, holes, raw, safety.Bash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, vars, err := st.Bind([]safety.Value{{Text: `["1","2"]`, List: tt.list}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := runShell(t, "builtin", t.TempDir(), text, vars, ""); got != tt.want {
+			t.Errorf("%s: %q, expected %q", text, got, tt.want)
+		}
+	}
+}
+
+// TestPlace: positions are those of the source, whatever the marks did to it.
+func TestPlace(t *testing.T) {
+	_, err := safety.ParseShell([]string{"echo ", " ", "\necho 'x"}, []string{"${{ a }}", "${{\nlong }}"}, []bool{false, false}, safety.Bash)
+	var se *safety.ShellError
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if s, ok := err.(*safety.ShellError); ok { //nolint:errorlint // it is this one
+		se = s
+	}
+	if se == nil || se.Line != 3 || se.Col != 6 {
+		t.Errorf("%#v", err)
+	}
+}
+
+// FuzzShellText holds the invariant: for any template and value, the tree of
+// what runs is that for a harmless value.
+func FuzzShellText(f *testing.F) {
+	for _, c := range contexts {
+		for _, p := range payloads[:12] {
+			f.Add(c.text, p, uint8(0))
+		}
+	}
+	f.Fuzz(func(t *testing.T, text, value string, d uint8) {
+		if len(text) > 2000 || strings.ContainsRune(value, 0) || strings.Count(text, "(")+strings.Count(text, "{")+strings.Count(text, "`") > 100 {
+			t.Skip()
+		}
+		pieces, holes, raw := split(text)
+		st, err := safety.ParseShell(pieces, holes, raw, safety.Dialect(d%5))
+		if err != nil || len(holes) == 0 {
+			return
+		}
+		shape := func(v string) string {
+			values := make([]safety.Value, len(holes))
+			for i := range values {
+				values[i] = safety.Value{Text: v, Int: true}
+			}
+			bound, vars, err := st.Bind(values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(safety.Assignments(vars), "\x00") {
+				t.Fatal("NUL")
+			}
+			tree, err := syntax.NewParser(syntax.Variant([]syntax.LangVariant{syntax.LangBash, syntax.LangBash, syntax.LangPOSIX, syntax.LangMirBSDKorn, syntax.LangZsh}[d%5])).Parse(strings.NewReader(bound), "")
+			if err != nil {
+				t.Fatalf("bound text does not parse: %v\n%s", err, bound)
+			}
+			var b strings.Builder
+			if err := syntax.DebugPrint(&b, tree); err != nil {
+				t.Fatal(err)
+			}
+			return b.String()
+		}
+		if a, b := shape("x"), shape(value); a != b {
+			t.Errorf("%q changes the tree of %q", value, text)
+		}
+		// The assignments are so many assignments of constants, and no more.
+		_, vars, _ := st.Bind(func() []safety.Value {
+			vs := make([]safety.Value, len(holes))
+			for i := range vs {
+				vs[i] = safety.Value{Text: strings.ToValidUTF8(value, "?"), Int: true} // the parser takes no other
+			}
+			return vs
+		}())
+		tree, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(safety.Assignments(vars)), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range tree.Stmts {
+			c, ok := s.Cmd.(*syntax.CallExpr)
+			if !ok || len(c.Args) > 0 || len(c.Assigns) != 1 || s.Redirs != nil {
+				t.Fatalf("assignments are %s", fmt.Sprint(vars))
+			}
+		}
+	})
+}
