@@ -84,6 +84,9 @@ var namePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
 
 func (c *checker) run() {
 	c.declare()
+	for _, name := range c.p.Secrets {
+		c.variable(Pos{}, name)
+	}
 	c.scope(c.p.Scope)
 	for i, s := range c.p.Steps {
 		c.in = c.p.Label(i)

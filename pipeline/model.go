@@ -53,7 +53,11 @@ type Pipeline struct {
 	Name        string
 	Description string
 	Params      []*Param
-	Mode        Mode
+	// Secrets are names of variables of the runner. Only a step whose env or
+	// extendEnv names one gets it, and its value is masked wherever it passes
+	// through the runner.
+	Secrets []string
+	Mode    Mode
 	// MaxParallel bounds the processes that run at once in async mode.
 	// nil: as many as the machine has CPUs; 0: no limit.
 	MaxParallel *int

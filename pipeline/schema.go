@@ -64,6 +64,7 @@ func init() { // not a literal: the readers refer to the table again
 		{"name", atFile | atSteps, "what people and expressions call it", (*parser).readName},
 		{"description", atFile, "what the pipeline is for", func(p *parser, t *target, n *yaml.Node) { t.file.Description = p.text(n) }},
 		{"params", atFile, "values that the caller gives", (*parser).readParams},
+		{"secrets", atFile, "names of the runner's variables that are masked, and reach only steps that name them", func(p *parser, t *target, n *yaml.Node) { t.file.Secrets = p.names(n) }},
 		{"mode", atFile, "sync or async", (*parser).readMode},
 		{"maxParallel", atFile, "processes at once in async mode; 0: no limit", (*parser).readMaxParallel},
 		{"timeout", atFile | atSteps, "a duration such as 90s, after which the tree is ended", (*parser).readTimeout},
@@ -122,7 +123,7 @@ func init() { // not a literal: the readers refer to the table again
 var byName map[string]*key
 
 // planned are keys of the language that this version does not have.
-var planned = strings.Fields("fork on send cluster detached unref background ready restart retry matrix forEach run with secrets sources generates lock")
+var planned = strings.Fields("fork on send cluster detached unref background ready restart retry matrix forEach run with sources generates lock")
 
 // keysAt returns the names of the keys that may stand at a place.
 func keysAt(at place) []string {

@@ -155,9 +155,16 @@ func (b *bound) environment(r *run, levels []*pipeline.Scope, vars *pipeline.Var
 		}
 	}
 	if inherit.All {
-		env.Inherit(r.environ)
-	} else if err := env.InheritNamed(r.environ, inherit.Names); err != nil {
+		env.Inherit(r.public)
+	} else if err := env.InheritNamed(r.public, inherit.Names); err != nil {
 		return fmt.Errorf("extendEnv: %w", err)
+	}
+	for _, name := range inherit.Names { // a secret by its own name only
+		if value, ok := vars.Env[name]; ok && slices.Contains(r.p.Secrets, name) {
+			if err := env.Set(name, value); err != nil {
+				return fmt.Errorf("extendEnv: %w", err)
+			}
+		}
 	}
 	for _, lv := range levels {
 		for _, f := range lv.EnvFile {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/safety"
 )
 
 // EventType says what an [Event] tells.
@@ -118,15 +119,23 @@ type StageResult struct {
 	Branch  bool // it belongs to a branch of a tee
 
 	stdout, stderr *buffer
+	redactor       *safety.Redactor
 }
 
 // Stdout returns what the stage wrote to stdout, if it is an exec or execFile;
 // at most limit bytes (0: all that was kept). The error is that of the file
-// that the output was spilled to; [os.ErrClosed] after [Result.Close].
-func (s *StageResult) Stdout(limit int64) ([]byte, error) { return s.stdout.bytes(limit) }
+// that the output was spilled to; [os.ErrClosed] after [Result.Close]. Secrets
+// are masked.
+func (s *StageResult) Stdout(limit int64) ([]byte, error) {
+	b, err := s.stdout.bytes(limit)
+	return s.redactor.Bytes(b), err
+}
 
 // Stderr is as Stdout, for stderr.
-func (s *StageResult) Stderr(limit int64) ([]byte, error) { return s.stderr.bytes(limit) }
+func (s *StageResult) Stderr(limit int64) ([]byte, error) {
+	b, err := s.stderr.bytes(limit)
+	return s.redactor.Bytes(b), err
+}
 
 // Result is what came of a run.
 type Result struct {

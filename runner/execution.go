@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/safety"
 )
 
 // stopRequest asks a step to end.
@@ -46,6 +47,7 @@ type execution struct {
 	full      chan struct{} // a buffer overflowed, and its policy is to end the child
 	stopped   bool
 	signalled bool
+	givenUp   bool // of streams: who copies them may still be at it
 	result    StepResult
 }
 
@@ -343,10 +345,13 @@ func (ex *execution) stdout(p *proc) (err error) {
 // Where nobody listens that is the runner's own file, and no byte is copied.
 func (ex *execution) stream(p *proc, which Stream) (io.Writer, *stream) {
 	st := p.bound.stage
-	if !st.Buffered() && ex.r.sink == nil && ex.step.IdleTimeout == 0 {
+	if !st.Buffered() && ex.r.sink == nil && ex.step.IdleTimeout == 0 && ex.r.redactor == nil {
 		return ex.r.stdio[which], nil
 	}
 	s := &stream{ex: ex, stage: p.stage, which: which, live: true}
+	if ex.r.redactor != nil {
+		s.masker = ex.r.redactor.Stream()
+	}
 	ex.streams = append(ex.streams, s)
 	if st.Buffered() {
 		s.buf = &buffer{max: st.GetMaxBuffer(), policy: st.OnOverflow}
@@ -648,7 +653,7 @@ func (ex *execution) drain(t *timers) {
 	}
 	if !ex.await(closed, limit, func() <-chan time.Time { return time.After(giveUp) }) {
 		ex.release(true)
-		ex.await(closed, time.After(100*time.Millisecond), nil)
+		ex.givenUp = !ex.await(closed, time.After(100*time.Millisecond), nil)
 	}
 }
 
@@ -738,6 +743,9 @@ func (ex *execution) endTree(p *proc) []string {
 func (ex *execution) flush() {
 	for _, s := range ex.streams {
 		s.end()
+		if s.masker != nil && s.live && !ex.givenUp {
+			s.deliver(s.masker.Flush(), false)
+		}
 	}
 	for _, p := range ex.procs {
 		st := &ex.result.Stages[p.stage]
@@ -752,6 +760,9 @@ func (ex *execution) flush() {
 			}
 			if !s.live && s.buf.size > 0 {
 				s.whole()
+			}
+			if s.masker != nil && !s.live {
+				s.deliver(s.masker.Flush(), true)
 			}
 			if s.buf.err != nil {
 				ex.r.warn(ex.index, fmt.Sprintf("buffered output is incomplete: %v", s.buf.err))
@@ -844,6 +855,9 @@ type stream struct {
 	stage int
 	which Stream
 	live  bool // shown as it comes
+	// masker is used by one goroutine at a time: the one that copies, and
+	// after its end the step's.
+	masker *safety.Masker
 
 	mu    sync.Mutex
 	buf   *buffer
@@ -895,6 +909,17 @@ func (s *stream) end() {
 }
 
 func (s *stream) show(b []byte, whole bool) {
+	if s.masker != nil {
+		b = s.masker.Mask(b)
+	}
+	s.deliver(b, whole)
+}
+
+// deliver hands on what may be seen.
+func (s *stream) deliver(b []byte, whole bool) {
+	if len(b) == 0 {
+		return
+	}
 	r := s.ex.r
 	if r.sink == nil {
 		_, _ = r.stdio[s.which].Write(b) // as with a child's own write, its concern

@@ -50,7 +50,7 @@ func (r *Runner) Plan(p *pipeline.Pipeline) ([]string, error) {
 		if s.If != nil {
 			fmt.Fprintf(&b, "  (if %s)", s.If)
 		}
-		out = append(out, b.String())
+		out = append(out, run.redactor.String(b.String()))
 	}
 	return out, nil
 }

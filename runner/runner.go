@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/safety"
 )
 
 // Runner runs pipelines. The zero value runs them on this machine, in the
@@ -109,6 +110,9 @@ func (r *run) setup(from *Runner, params map[string]any) error {
 			r.stdio[i] = f
 		}
 	}
+	if err := r.secrets(); err != nil {
+		return err
+	}
 	r.inherited = from.Inherited
 	r.limit = r.p.GetMaxParallel(runtime.NumCPU())
 	if from.MaxParallel != nil {
@@ -120,6 +124,31 @@ func (r *run) setup(from *Runner, params map[string]any) error {
 	r.pipes = make(chan struct{}, maxBigPipes)
 	r.vars(params, from.Args)
 	return nil
+}
+
+// secrets takes the secrets out of what steps inherit, and prepares to mask them.
+func (r *run) secrets() error {
+	r.public = r.environ
+	if len(r.p.Secrets) == 0 {
+		return nil
+	}
+	r.public = nil
+	var names, values []string
+	for _, kv := range r.environ {
+		name, value, _ := strings.Cut(kv, "=")
+		if !slices.Contains(r.p.Secrets, name) {
+			r.public = append(r.public, kv)
+			continue
+		}
+		names, values = append(names, name), append(values, value)
+	}
+	var err error
+	r.redactor, err = safety.NewRedactor(values)
+	var short *safety.ShortSecretError
+	if errors.As(err, &short) {
+		return &paramError{fmt.Errorf("secret %s is shorter than %d bytes: masking it would eat ordinary output; use a longer one", names[short.Index], safety.MinSecret)}
+	}
+	return err
 }
 
 // vars prepares what expressions read.
@@ -156,6 +185,8 @@ type run struct {
 	engine    Engine
 	dir       string
 	environ   []string
+	public    []string // environ without the secrets
+	redactor  *safety.Redactor
 	stdio     [3]*os.File
 	inherited []int
 	sink      func(Event)
@@ -349,7 +380,7 @@ func (r *run) startReady() {
 		}
 		heap.Pop(&r.ready)
 		if why != nil {
-			res.Status, res.Reason, res.Err, res.ExitCode = StatusFailure, ReasonExpression, why, 1
+			res.Status, res.Reason, res.Err, res.ExitCode = StatusFailure, ReasonExpression, r.masked(why), 1
 			res.Start = time.Now()
 			res.End = res.Start
 			r.emit(Event{Type: EventStepStart, Step: i})
@@ -425,6 +456,7 @@ func (r *run) finished(ex *execution) {
 	start := res.Start
 	*res = ex.result
 	res.Index, res.Label, res.Start, res.End = ex.index, r.p.Label(ex.index), start, time.Now()
+	r.mask(res)
 	// A step that failed before it was asked to end, failed.
 	if ex.stopped && res.Err == nil && res.Reason != ReasonTimeout && res.Reason != ReasonIdleTimeout || errors.Is(res.Err, errNotStarted) {
 		res.Status = StatusCancelled
@@ -433,6 +465,37 @@ func (r *run) finished(ex *execution) {
 		}
 	}
 	r.conclude(ex.index)
+}
+
+// mask takes the secrets from what a result says.
+func (r *run) mask(res *StepResult) {
+	if r.redactor == nil {
+		return
+	}
+	res.Command, res.Err = r.redactor.String(res.Command), r.masked(res.Err)
+	for i := range res.Stages {
+		st := &res.Stages[i]
+		st.Command, st.Err, st.redactor = r.redactor.String(st.Command), r.masked(st.Err), r.redactor
+	}
+}
+
+// maskedError is an error in whose text there was a secret.
+type maskedError struct {
+	msg string
+	err error
+}
+
+func (e *maskedError) Error() string { return e.msg }
+func (e *maskedError) Unwrap() error { return e.err }
+
+func (r *run) masked(err error) error {
+	if r.redactor == nil || err == nil {
+		return err
+	}
+	if msg := r.redactor.String(err.Error()); msg != err.Error() {
+		return &maskedError{msg, err}
+	}
+	return err
 }
 
 // conclude draws the consequences of the end of a step.
@@ -519,5 +582,6 @@ func (r *run) emit(e Event) {
 }
 
 func (r *run) warn(step int, msg string) {
+	msg = r.redactor.String(msg)
 	r.emit(Event{Type: EventWarning, Step: step, Message: msg})
 }

@@ -135,6 +135,16 @@ func (e *shellEnv) Get(name string) expand.Variable {
 	return v
 }
 
+// Each calls f for each variable; a subshell is made from what it gives.
+func (e *shellEnv) Each(f func(string, expand.Variable) bool) {
+	e.Environ.Each(f)
+	for name := range e.vars {
+		if !f(name, e.Get(name)) {
+			return
+		}
+	}
+}
+
 // run interprets the text, and then what it left in the background.
 func (s *shell) run(ctx context.Context, r *interp.Runner) {
 	defer s.cancel()
