@@ -40,10 +40,12 @@ func (d Dialect) variant() syntax.LangVariant {
 	return syntax.LangBash
 }
 
-// DialectOf returns the dialect of a shell by its path or name; one that is not
-// known is taken for a POSIX shell.
+// DialectOf returns the dialect of a shell by its path or name, and that of the
+// embedded one for "builtin"; one that is not known is taken for a POSIX shell.
 func DialectOf(shell string) Dialect {
 	switch programName(shell) {
+	case "builtin":
+		return Embedded
 	case "bash":
 		return Bash
 	case "mksh", "ksh", "lksh", "ksh93":

@@ -36,18 +36,22 @@ func splitFile(args []string) (file string, rest []string) {
 	return defaultFile, args
 }
 
-// load reads and checks a file; what is wrong is written to stderr.
-func load(file string) (*pipeline.Pipeline, error) {
+// parse reads and checks a file.
+func parse(file string) (*pipeline.Pipeline, error) {
 	src, err := read(file)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
-		return nil, exitError(2)
+		return nil, err
 	}
 	name := file
 	if file == "-" {
 		name = "stdin"
 	}
-	p, err := pipeline.Parse(name, src)
+	return pipeline.Parse(name, src)
+}
+
+// load is parse that writes to stderr what is wrong.
+func load(file string) (*pipeline.Pipeline, error) {
+	p, err := parse(file)
 	if err == nil {
 		return p, nil
 	}

@@ -1,0 +1,386 @@
+package pipeline
+
+// This file holds the linter: what is allowed in a pipeline and worth a second
+// look.
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr/ast"
+	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/pipe-runner/pipe/safety"
+)
+
+// Rule is one thing that the linter looks for.
+type Rule struct {
+	Name string
+	Help string // what is wrong with it, one sentence
+	Bad  string // a pipeline that the rule finds something in
+	Good string // the same without
+}
+
+// Rules returns the rules of [Lint], in the order of their names.
+func Rules() []Rule { return slices.Clone(rules) }
+
+// Finding is one place that a rule found.
+type Finding struct {
+	Rule string
+	File string
+	Pos  Pos
+	Msg  string
+}
+
+// String returns "file:line:col: warning: message [rule]".
+func (f Finding) String() string {
+	e := Error{File: f.File, Pos: f.Pos, Msg: fmt.Sprintf("warning: %s [%s]", f.Msg, f.Rule)}
+	return e.Error()
+}
+
+var rules = []Rule{
+	{"always-true", "A condition without any name in it always has the same value.",
+		"steps: [{if: \"1 < 2\", spawn: [echo]}]",
+		"params: {deploy: {type: bool, default: false}}\nsteps: [{if: params.deploy, spawn: [echo]}]"},
+	{"env-without-path", "An env replaces the inherited environment: without PATH the programs that a program starts are not found, without HOME many find no settings.",
+		"steps: [{spawn: [make], env: {CC: clang}}]",
+		"steps: [{spawn: [make], env: {CC: clang}, extendEnv: [PATH, HOME]}]"},
+	{"inherited-env", "A variable that changes how programs load and run is set here, and reaches steps because they inherit the whole environment.",
+		"steps: [{spawn: [make]}]",
+		"extendEnv: [PATH, HOME]\nsteps: [{spawn: [make]}]"},
+	{"mask-has-no-effect", "Output that does not pass through the runner cannot be masked.",
+		"secrets: [TOKEN]\nsteps: [{spawn: [deploy], extendEnv: [PATH, TOKEN], stdout: inherit}]",
+		"secrets: [TOKEN]\nsteps: [{spawn: [deploy], extendEnv: [PATH, TOKEN]}]"},
+	{"needs-in-sync", "In mode: sync each step waits for the one before it, so needs changes nothing but what is skipped after a failure.",
+		"steps: [{name: a, spawn: [echo]}, {needs: [a], spawn: [echo]}]",
+		"mode: async\nsteps: [{name: a, spawn: [echo]}, {needs: [a], spawn: [echo]}]"},
+	{"option-injection", "A value that begins with - is read as an option by this program.",
+		"params: {file: {}}\nsteps: [{spawn: [rm, \"${{ params.file }}\"]}]",
+		"params: {file: {}, dir: {type: path}}\nsteps: [{spawn: [rm, --, \"${{ params.file }}\"]}, {spawn: [ls, \"${{ params.dir }}\"]}]"},
+	{"program-text", "The program reads this argument as a program of its own language, which can do more than it seems.",
+		"params: {name: {}}\nsteps: [{spawn: [sed, \"s/NAME/${{ params.name }}/\"]}]",
+		"params: {name: {}}\nsteps: [{spawn: [perl, -pe, \"BEGIN { $n = shift } s/NAME/$n/\", \"${{ params.name }}\"]}]"},
+	{"raw", "raw() lets a value become program text.",
+		"params: {flags: {}}\nsteps: [{exec: \"make ${{ raw(params.flags) }}\"}]",
+		"params: {flags: {type: list}}\nsteps: [{exec: \"make ${{ params.flags }}\"}]"},
+	{"unquoted-expansion", "What an unquoted expansion gives is split at blanks and expanded as file patterns.",
+		"steps: [{exec: \"f=$1; rm -- $f\"}]",
+		"steps: [{exec: \"f=$1; rm -- \\\"$f\\\"\"}]"},
+}
+
+// Lint returns what the rules find in a checked pipeline, in the order of the
+// places. A comment "# pipe:ignore RULE …" on the line, or alone on the line
+// above it, silences rules there. environ is the environment that the pipeline
+// would be run in, for inherited-env.
+func (p *Pipeline) Lint(environ []string) []Finding {
+	l := &linter{p: p, report: report{file: p.File, lines: p.lines}}
+	l.run(environ)
+	var out []Finding
+	for i, e := range l.errs {
+		if !l.ignored(e.Pos.Line, l.names[i]) {
+			out = append(out, Finding{l.names[i], e.File, e.Pos, e.Msg})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Finding) int {
+		if a.Pos.Line != b.Pos.Line {
+			return a.Pos.Line - b.Pos.Line
+		}
+		return a.Pos.Col - b.Pos.Col
+	})
+	return out
+}
+
+type linter struct {
+	report
+	p     *Pipeline
+	names []string // the rule of each of errs
+}
+
+func (l *linter) find(rule string, at Pos, format string, args ...any) {
+	l.names = append(l.names, rule)
+	l.add(at, format, args...)
+}
+
+// ignored reports whether a comment silences a rule at a line.
+func (l *linter) ignored(line int, rule string) bool {
+	if line < 1 || line > len(l.lines) {
+		return false
+	}
+	silences := func(text string) bool {
+		_, names, ok := strings.Cut(text, "# pipe:ignore ")
+		return ok && slices.Contains(strings.FieldsFunc(names, func(r rune) bool { return r == ' ' || r == ',' || r == '\r' }), rule)
+	}
+	if silences(string(l.lines[line-1])) {
+		return true
+	}
+	above := ""
+	if line > 1 {
+		above = strings.TrimSpace(string(l.lines[line-2]))
+	}
+	return strings.HasPrefix(above, "#") && silences(above)
+}
+
+func (l *linter) run(environ []string) {
+	inherits := false
+	for i, s := range l.p.Steps {
+		if s.If != nil {
+			l.condition(s.If)
+		}
+		if l.p.Mode == Sync && len(s.Needs) > 0 {
+			l.find("needs-in-sync", s.Needs[0].Pos, "needs in mode: sync: every step waits for the one before it anyway; write mode: async, or leave it out")
+		}
+		s.exprs(func(e *Expr) {
+			if e.raw {
+				l.find("raw", e.pos, "raw() lets the value become program text")
+			}
+		})
+		l.stages(s, s.Stages, i)
+		for _, st := range s.Stages {
+			inherits = inherits || st.Action != Tee && l.p.inheritsAll(s, st)
+		}
+	}
+	l.levels()
+	if inherits {
+		l.inherited(environ)
+	}
+}
+
+// condition finds an if without a name in it.
+func (l *linter) condition(e *Expr) {
+	names := false
+	node := e.prog.Node()
+	ast.Walk(&node, visitor(func(n *ast.Node) {
+		switch (*n).(type) {
+		case *ast.IdentifierNode, *ast.CallNode:
+			names = true
+		}
+	}))
+	if !names {
+		l.find("always-true", e.pos, "the condition holds no name, so it is always the same; compare with a value, as in params.x == \"y\"")
+	}
+}
+
+type visitor func(*ast.Node)
+
+// Visit makes visitor one of expr-lang.
+func (v visitor) Visit(n *ast.Node) { v(n) }
+
+// inheritsAll reports whether a stage gets the whole environment of the runner.
+func (p *Pipeline) inheritsAll(s *Step, st *Stage) bool {
+	all := true
+	levels := p.Levels(s, st)
+	for _, lv := range levels {
+		all = all && lv.Env == nil
+	}
+	for _, lv := range levels {
+		if lv.ExtendEnv != nil {
+			all = lv.ExtendEnv.All
+		}
+	}
+	return all
+}
+
+// changing are variables that make programs load or run something else.
+var changing = []string{"NODE_OPTIONS", "PYTHONSTARTUP", "PYTHONPATH", "PERL5OPT", "PERL5LIB", "RUBYOPT", "JAVA_TOOL_OPTIONS", "GIT_DIR", "GIT_WORK_TREE", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF", "GIT_CONFIG_GLOBAL", "MAKEFLAGS", "GREP_OPTIONS", "IFS", "CDPATH", "GLIBC_TUNABLES"}
+
+func (l *linter) inherited(environ []string) {
+	var names []string
+	for _, kv := range environ {
+		name, _, _ := strings.Cut(kv, "=")
+		if slices.Contains(changing, name) || strings.HasPrefix(name, "LD_") || strings.HasPrefix(name, "DYLD_") {
+			names = append(names, name)
+		}
+	}
+	if len(names) > 0 {
+		slices.Sort(names)
+		l.find("inherited-env", Pos{1, 1}, "%s is set here and changes how programs run; steps inherit it with the whole environment: name what they need with extendEnv", strings.Join(names, ", "))
+	}
+}
+
+// levels finds an env that leaves a program without PATH.
+func (l *linter) levels() {
+	for _, s := range l.p.Steps {
+		for _, st := range s.Stages {
+			if st.Action == Tee {
+				continue
+			}
+			path := false
+			var first *EnvVar // that was given, in the innermost level
+			for _, lv := range l.p.Levels(s, st) {
+				for i := range lv.Env {
+					path = path || lv.Env[i].Name == "PATH"
+				}
+				path = path || len(lv.EnvFile) > 0 // it may be in there
+				if len(lv.Env) > 0 {
+					first = &lv.Env[0]
+				}
+			}
+			extend := l.p.extends(s, st)
+			if first == nil || path || extend.All || len(extend.Names) > 0 || l.has("env-without-path", first.Pos) {
+				continue
+			}
+			l.find("env-without-path", first.Pos, "env replaces the environment, so the program has no PATH and no HOME; add extendEnv: [PATH, HOME], or give them")
+		}
+	}
+}
+
+// extends returns what a stage inherits by extendEnv; never nil.
+func (p *Pipeline) extends(s *Step, st *Stage) *ExtendEnv {
+	e := &ExtendEnv{}
+	for _, lv := range p.Levels(s, st) {
+		if lv.ExtendEnv != nil {
+			e = lv.ExtendEnv
+		}
+	}
+	return e
+}
+
+func (l *linter) has(rule string, at Pos) bool {
+	for i, e := range l.errs {
+		if l.names[i] == rule && e.Pos == at {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *linter) stages(s *Step, stages []*Stage, step int) {
+	for i, st := range stages {
+		if st.Action == Tee {
+			for _, b := range st.Tee {
+				l.stages(s, b.Chain, step)
+			}
+			continue
+		}
+		l.secrets(s, st, i < len(stages)-1)
+		if st.UsesShell() {
+			l.shellText(s, st)
+		} else {
+			l.arguments(st)
+		}
+	}
+}
+
+// secrets finds output of a stage that gets a secret and cannot be masked.
+func (l *linter) secrets(s *Step, st *Stage, middle bool) {
+	if len(l.p.Secrets) == 0 {
+		return
+	}
+	secret := ""
+	for _, lv := range l.p.Levels(s, st) {
+		for _, name := range l.p.Secrets {
+			if lv.ExtendEnv != nil && slices.Contains(lv.ExtendEnv.Names, name) {
+				secret = name
+			}
+			for _, v := range lv.Env {
+				if strings.Contains(v.Value.src, "env."+name) || strings.Contains(v.Value.src, "env[\""+name) {
+					secret = name
+				}
+			}
+		}
+	}
+	if secret == "" {
+		return
+	}
+	for _, out := range []struct {
+		name string
+		io   Stdio
+	}{{"stdout", st.Stdout}, {"stderr", st.Stderr}} {
+		switch out.io.Kind {
+		case StdioInherit, StdioFile, StdioFD:
+			l.find("mask-has-no-effect", out.io.Pos, "%s of a step that has the secret %s does not pass through the runner, so nothing in it is masked", out.name, secret)
+		}
+	}
+	if middle {
+		l.find("mask-has-no-effect", st.Pos, "what a step that has the secret %s writes to the next stage is not masked on its way", secret)
+	}
+}
+
+// optionTakers are common programs that read an argument with a - as an option.
+var optionTakers = strings.Fields("ar awk basename bzip2 cat chgrp chmod chown cmp cp curl cut date dd df diff dirname docker du egrep fgrep file find git go grep gunzip gzip head install jq kill kubectl ln ls make mkdir mktemp mv node npm patch perl ping pip podman ps python python3 readlink rm rmdir rsync scp sed sort split ssh stat strings tail tar tee touch tr tsort uniq unlink unzip wc wget xargs xz yq zip")
+
+func (l *linter) arguments(st *Stage) {
+	name := ""
+	if len(st.Args) > 0 && !st.Args[0].HasExpr() {
+		name = base(st.Args[0].String())
+	}
+	dashes := false
+	for i, a := range st.Args[min(1, len(st.Args)):] {
+		switch {
+		case a.String() == "--":
+			dashes = true
+		case !a.HasExpr():
+		case name == "sed" && i == 0 || (name == "psql" || name == "mysql" || name == "sqlite3" || name == "jq") && strings.ContainsAny(a.tmpl.lits[0], " ("):
+			l.find("program-text", a.tmpl.pos, "%s reads this argument as a program in its own language; hand the value over in another way, such as a file, stdin or a variable", name)
+		case !dashes && a.tmpl.lits[0] == "" && slices.Contains(optionTakers, name) && !l.harmless(a):
+			l.find("option-injection", a.tmpl.pos, "a value that begins with - is an option to %s; write [%s, --, %s], or declare the parameter with type: path", name, name, a)
+		}
+	}
+}
+
+// harmless reports whether the value cannot begin with a dash, or is a number.
+func (l *linter) harmless(a Template) bool {
+	e := a.tmpl.exprs[0]
+	for _, prm := range l.p.Params {
+		if prm.Name != e.param() {
+			continue
+		}
+		switch prm.Type {
+		case Path, Int, Number, Bool:
+			return true
+		}
+		return len(prm.Enum) > 0 && !slices.ContainsFunc(prm.Enum, func(s string) bool { return strings.HasPrefix(s, "-") }) || prm.Pattern != "" && !prm.matches("-")
+	}
+	return strings.HasPrefix(e.src, "pipeline.") || strings.HasPrefix(e.src, "host.") || strings.HasSuffix(e.src, ".exitCode") || strings.HasSuffix(e.src, ".duration")
+}
+
+// matches reports whether the pattern of a parameter can be met by a value that
+// begins so, as far as a few samples tell.
+func (prm *Param) matches(begin string) bool {
+	for _, s := range []string{begin, begin + "a", begin + "A", begin + "0", begin + "-a", begin + "-aa", begin + "rf"} {
+		if prm.match != nil && prm.match(s) {
+			return true
+		}
+	}
+	return false
+}
+
+// shellText finds unquoted expansions in shell text.
+func (l *linter) shellText(s *Step, st *Stage) {
+	text := st.shell
+	if text == nil {
+		var err error
+		if text, err = safety.ParseShell([]string{st.script.src}, nil, nil, safety.DialectOf(l.p.Options(s, st).Shell)); err != nil {
+			return
+		}
+	}
+	words := func(list []*syntax.Word) {
+		for _, w := range list {
+			for _, p := range w.Parts {
+				what := ""
+				switch p := p.(type) {
+				case *syntax.ParamExp:
+					if p.Param == nil || strings.ContainsAny(p.Param.Value, "#?$!-") || p.Length || p.Width {
+						continue
+					}
+					what = "$" + p.Param.Value
+				case *syntax.CmdSubst:
+					what = "$(…)"
+				default:
+					continue
+				}
+				l.find("unquoted-expansion", st.shellPos(text.Place(p.Pos())), "%s without quotes is split into words and expanded as file patterns; write \"%s\"", what, what)
+			}
+		}
+	}
+	syntax.Walk(text.Tree, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.CallExpr:
+			words(n.Args)
+		case *syntax.WordIter:
+			words(n.Items)
+		}
+		return true
+	})
+}
