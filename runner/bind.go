@@ -6,6 +6,7 @@ package runner
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,7 @@ import (
 type bound struct {
 	stage   *pipeline.Stage
 	opts    pipeline.Options
+	root    *safety.Dir
 	args    []string // argv of a program, also of an external shell
 	program string
 	env     []string
@@ -79,7 +81,7 @@ func (r *run) stepValue(name string) (map[string]any, error) {
 // bind evaluates everything of a stage.
 func (ex *execution) bind(st *pipeline.Stage) (*bound, error) {
 	r := ex.r
-	b := &bound{stage: st, opts: r.p.Options(ex.step, st), dir: r.dir}
+	b := &bound{stage: st, opts: r.p.Options(ex.step, st), dir: r.dir, root: r.root}
 	vars := ex.vars
 	levels := r.p.Levels(ex.step, st)
 	for _, lv := range levels {
@@ -193,6 +195,9 @@ func (b *bound) environment(r *run, levels []*pipeline.Scope, vars *pipeline.Var
 	return nil
 }
 
+// maxEnvFile bounds a file of variables, in bytes: more than a kernel takes.
+const maxEnvFile = 8 << 20
+
 func (b *bound) envFile(env *safety.Env, f pipeline.Template, vars *pipeline.Vars) error {
 	path, err := f.Eval(vars)
 	if err != nil {
@@ -201,9 +206,17 @@ func (b *bound) envFile(env *safety.Env, f pipeline.Template, vars *pipeline.Var
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(b.dir, path)
 	}
-	text, err := os.ReadFile(path) //nolint:gosec // the file that the step names
+	file, err := b.root.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
-		return &StartError{Path: path, Code: 126, Msg: fmt.Sprintf("envFile: cannot open %s: %v", path, errors.Unwrap(err)), Err: err}
+		return &StartError{Path: path, Code: 126, Msg: fmt.Sprintf("envFile: cannot open %s: %v", path, cause(err)), Err: err}
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxEnvFile+1))
+	_ = file.Close()
+	if err == nil && len(text) > maxEnvFile {
+		err = fmt.Errorf("it is larger than %d bytes", maxEnvFile)
+	}
+	if err != nil {
+		return &StartError{Path: path, Code: 126, Msg: fmt.Sprintf("envFile: cannot read %s: %v", path, cause(err)), Err: err}
 	}
 	names, values, err := safety.ParseEnvFile(string(text))
 	if err != nil {
@@ -303,6 +316,24 @@ func (b *bound) cmd(e Engine) (*Cmd, error) {
 		return nil, &StartError{Path: b.program, Code: code, Msg: err.Error(), Err: err}
 	}
 	return &Cmd{Path: path, Args: b.args, Env: b.env, Dir: b.dir, UID: b.opts.UID, GID: b.opts.GID}, nil
+}
+
+// openDir opens a working directory that is confined, so that it cannot become
+// another one before the child is in it; nil where nothing is confined.
+func openDir(root *safety.Dir, dir string) (*os.File, error) {
+	if root == nil {
+		return nil, nil
+	}
+	f, err := root.OpenFile(dir, os.O_RDONLY, 0)
+	if err == nil {
+		info, serr := f.Stat()
+		if serr == nil && info.IsDir() {
+			return f, nil
+		}
+		_ = f.Close()
+		err = errors.New("is not a directory")
+	}
+	return nil, &StartError{Path: dir, Code: 126, Msg: fmt.Sprintf("cwd %s: %v", dir, cause(err)), Err: err}
 }
 
 func lookPath(e Engine, name, path, dir string) (string, error) {

@@ -42,6 +42,9 @@ type Cmd struct {
 	Args []string // with the program's own name first
 	Env  []string // exactly these; nil is empty
 	Dir  string   // absolute
+	// DirFile, if not nil, is the directory that Dir named when it was allowed;
+	// the engine uses it rather than the name, where the system can.
+	DirFile *os.File
 	// The streams of the child. As with os/exec, an *os.File is handed to the
 	// child itself; any other value is copied from or to by the engine, each
 	// Writer from one goroutine, and from one for both if they are equal. nil

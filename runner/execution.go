@@ -163,6 +163,12 @@ func (ex *execution) plumb() error {
 			}
 			cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Extra, cmd.Terminal = p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr, p.cmd.Extra, p.cmd.Terminal
 			cmd.Step, cmd.Stage = ex.r.p.Label(ex.index), p.stage
+			if cmd.DirFile, err = openDir(ex.r.root, cmd.Dir); err != nil {
+				return err
+			}
+			if cmd.DirFile != nil {
+				ex.open = append(ex.open, cmd.DirFile)
+			}
 			p.cmd = cmd
 			if p.bound.script {
 				f, err := scriptFile(p.bound.text)
@@ -271,17 +277,30 @@ func (ex *execution) file(key, path string, flag int) (*os.File, error) {
 		case <-opened:
 		}
 	}()
-	f, err := openFile(ctx, path, flag, 0o666)
+	f, err := openFile(ctx, ex.r.root, path, flag, 0o666)
 	close(opened)
 	<-watched
 	if err != nil && stopped {
 		return nil, errNotStarted
 	}
 	if err != nil {
-		return nil, &StartError{Path: path, Code: 126, Msg: fmt.Sprintf("%s: cannot open %s: %v", key, path, errors.Unwrap(err)), Err: err}
+		return nil, &StartError{Path: path, Code: 126, Msg: fmt.Sprintf("%s: cannot open %s: %v", key, path, cause(err)), Err: err}
 	}
 	ex.open = append(ex.open, f)
 	return f, nil
+}
+
+// cause returns an error without the path that it names.
+func cause(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	var out *safety.OutsideError
+	if errors.As(err, &out) {
+		return fmt.Errorf("it is outside of the root %s", out.Root)
+	}
+	return err
 }
 
 // descriptor returns a copy of one of the runner's own descriptors.
@@ -403,7 +422,7 @@ func (ex *execution) prepareShell(p *proc) {
 		return
 	}
 	p.shell = &shellCmd{
-		text: b.text, vars: b.vars, set: b.opts.Set, env: b.env, dir: b.dir, path: b.path, in: p.cmd.Stdin, out: p.cmd.Stdout, err: p.cmd.Stderr,
+		text: b.text, vars: b.vars, root: ex.r.root, set: b.opts.Set, env: b.env, dir: b.dir, path: b.path, in: p.cmd.Stdin, out: p.cmd.Stdout, err: p.cmd.Stderr,
 		uid: b.opts.UID, gid: b.opts.GID, sigpipeErr: b.opts.SigpipeErr, terminal: p.cmd.Terminal,
 		step: ex.r.p.Label(ex.index), stage: p.stage,
 	}

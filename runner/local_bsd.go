@@ -79,3 +79,5 @@ func zombie(pid int) bool {
 }
 
 func scriptFile(text string) (*os.File, error) { return privateScript(text) }
+
+func childDir(c *Cmd) string { return c.Dir }

@@ -287,3 +287,11 @@ func scriptFile(text string) (*os.File, error) {
 	}
 	return written(os.NewFile(uintptr(fd), "shell text"), text) //nolint:gosec // a descriptor
 }
+
+// childDir returns the name by which the child enters its directory.
+func childDir(c *Cmd) string {
+	if c.DirFile == nil {
+		return c.Dir
+	}
+	return "/proc/self/fd/" + strconv.Itoa(int(c.DirFile.Fd()))
+}

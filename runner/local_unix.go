@@ -63,7 +63,7 @@ func (p *localProcess) start(c *Cmd, files []*os.File) error {
 	}
 	fork := func(death syscall.Signal) (int, error) {
 		deathSignal(sys, death)
-		return syscall.ForkExec(c.Path, c.Args, &syscall.ProcAttr{Dir: c.Dir, Env: env, Files: fds, Sys: sys})
+		return syscall.ForkExec(c.Path, c.Args, &syscall.ProcAttr{Dir: childDir(c), Env: env, Files: fds, Sys: sys})
 	}
 	var err error
 	if p.tree != nil {

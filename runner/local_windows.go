@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"syscall"
 	"time"
+
+	"github.com/pipe-runner/pipe/safety"
 )
 
 const maxBigPipes = 16
@@ -69,8 +71,8 @@ func otherEndGone(*os.File) bool { return false }
 
 func readNow(*os.File, []byte) (int, error) { return 0, io.EOF }
 
-func openFile(_ context.Context, path string, flag int, perm os.FileMode) (*os.File, error) {
-	return os.OpenFile(path, flag, perm)
+func openFile(_ context.Context, dir *safety.Dir, path string, flag int, perm os.FileMode) (*os.File, error) {
+	return dir.OpenFile(path, flag, perm)
 }
 
 func dupDescriptor(int) (*os.File, error) { return nil, errors.ErrUnsupported }

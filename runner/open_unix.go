@@ -13,21 +13,23 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pipe-runner/pipe/safety"
 )
 
-// openFile opens a file as os.OpenFile does, except that a FIFO whose other
+// openFile opens a file inside of a directory as os.OpenFile does, except that a FIFO whose other
 // end is not open yet is waited for only as long as the context lasts. The
 // kernel has no event for that moment, so it is asked again now and then.
-func openFile(ctx context.Context, path string, flag int, perm os.FileMode) (*os.File, error) {
-	info, err := os.Stat(path)
+func openFile(ctx context.Context, dir *safety.Dir, path string, flag int, perm os.FileMode) (*os.File, error) {
+	info, err := dir.Stat(path)
 	if err != nil || info.Mode()&os.ModeNamedPipe == 0 {
-		return os.OpenFile(path, flag, perm) //nolint:gosec // the path that the step names
+		return dir.OpenFile(path, flag, perm)
 	}
 	if flag&(os.O_WRONLY|os.O_RDWR) == 0 {
-		return openFIFO(ctx, path)
+		return openFIFO(ctx, dir, path)
 	}
 	for delay := time.Millisecond; ; delay = min(2*delay, 20*time.Millisecond) {
-		f, err := os.OpenFile(path, flag|syscall.O_NONBLOCK, perm) //nolint:gosec // as above
+		f, err := dir.OpenFile(path, flag|syscall.O_NONBLOCK, perm)
 		if !errors.Is(err, syscall.ENXIO) {
 			return f, err
 		}
@@ -41,14 +43,14 @@ func openFile(ctx context.Context, path string, flag int, perm os.FileMode) (*os
 
 // openFIFO opens a FIFO for reading once it has a writer. A blocking open does
 // that; it is released by opening the other end when the context is done.
-func openFIFO(ctx context.Context, path string) (*os.File, error) {
+func openFIFO(ctx context.Context, dir *safety.Dir, path string) (*os.File, error) {
 	type result struct {
 		f   *os.File
 		err error
 	}
 	opened := make(chan result, 1)
 	go func() {
-		f, err := os.OpenFile(path, os.O_RDONLY, 0) //nolint:gosec // as above
+		f, err := dir.OpenFile(path, os.O_RDONLY, 0)
 		opened <- result{f, err}
 	}()
 	select {
@@ -62,7 +64,7 @@ func openFIFO(ctx context.Context, path string) (*os.File, error) {
 		}
 	}
 	for range 100 {
-		if w, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil { //nolint:gosec // as above
+		if w, err := dir.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
 			_ = w.Close()
 		}
 		select {

@@ -24,7 +24,9 @@ func (r *Runner) Plan(p *pipeline.Pipeline) ([]string, error) {
 		return nil, &paramError{err}
 	}
 	run := &run{p: p, graph: p.Graph()}
-	if err := run.setup(r, params); err != nil {
+	err = run.setup(r, params)
+	defer func() { _ = run.root.Close() }()
+	if err != nil {
 		return nil, err
 	}
 	var keep []bool

@@ -31,7 +31,11 @@ type Runner struct {
 	Params map[string][]string // values by name, several for a list; nil: none
 	Args   []string            // the list args
 	Dir    string              // the caller's directory; "": the current one
-	Env    []string            // the runner's environment; nil: os.Environ()
+	// Root, if not "", is a directory that every cwd and every file that is
+	// opened for a step must be inside of, symbolic links included. It does not
+	// confine what the programs do that are started.
+	Root string
+	Env  []string // the runner's environment; nil: os.Environ()
 	// Stdin, Stdout and Stderr are what inherit means; nil: os.Stdin and so on.
 	Stdin, Stdout, Stderr *os.File
 	// Inherited are the descriptors past 2 that {fd: N} may name; nil: any that
@@ -84,7 +88,9 @@ func (r *Runner) Run(ctx context.Context, p *pipeline.Pipeline) (*Result, error)
 			return nil, &paramError{err}
 		}
 	}
-	if err := run.setup(r, params); err != nil {
+	err = run.setup(r, params)
+	defer func() { _ = run.root.Close() }()
+	if err != nil {
 		return nil, err
 	}
 	return run.loop(ctx), nil
@@ -101,6 +107,14 @@ func (r *run) setup(from *Runner, params map[string]any) error {
 		return err
 	}
 	r.dir = dir
+	if from.Root != "" {
+		if r.root, err = safety.OpenDir(from.Root); err != nil {
+			return &paramError{fmt.Errorf("root %s: %w", from.Root, cause(err))}
+		}
+		if _, err := r.root.Stat(r.dir); err != nil {
+			return &paramError{fmt.Errorf("the caller's folder %s: %w; change to one inside", r.dir, cause(err))}
+		}
+	}
 	if r.environ = from.Env; r.environ == nil {
 		r.environ = os.Environ()
 	}
@@ -187,6 +201,7 @@ type run struct {
 	environ   []string
 	public    []string // environ without the secrets
 	redactor  *safety.Redactor
+	root      *safety.Dir // nil: nothing is confined
 	stdio     [3]*os.File
 	inherited []int
 	sink      func(Event)

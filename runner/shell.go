@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -30,6 +31,7 @@ import (
 type shellCmd struct {
 	text       string
 	vars       []safety.Var // that the text reads and no child gets
+	root       *safety.Dir
 	tree       *syntax.File
 	set        []string
 	env        []string
@@ -97,6 +99,14 @@ func startShell(engine Engine, c shellCmd) (*shell, error) {
 		interp.CallHandler(s.call),
 		interp.OpenHandler(s.open),
 		interp.Dir(c.dir),
+	}
+	if c.root != nil {
+		if _, err := c.root.Stat(c.dir); err != nil {
+			cancel()
+			s.closeAll(s.ours, s.readers)
+			return nil, &StartError{Path: "exec", Code: 126, Msg: fmt.Sprintf("cwd %s: %v", c.dir, cause(err)), Err: err}
+		}
+		opts = append(opts, interp.StatHandler(s.stat), interp.ReadDirHandler2(s.readDir), interp.AccessHandler(s.access))
 	}
 	opts = append(opts, interp.StdIO(s.in, s.writer(s.out), s.writer(s.err)))
 	r, err := interp.New(opts...)
@@ -344,11 +354,54 @@ func (s *shell) open(ctx context.Context, path string, flag int, perm os.FileMod
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(hc.Dir, path)
 	}
-	f, err := openFile(ctx, path, flag, perm)
+	f, err := openFile(ctx, s.cmd.root, path, flag, perm)
+	var out *safety.OutsideError
+	if errors.As(err, &out) { // the interpreter reports this type only
+		err = &os.PathError{Op: "open", Path: path, Err: cause(err)}
+	}
 	if err != nil || flag&(os.O_WRONLY|os.O_RDWR) == 0 {
 		return f, err
 	}
 	return &sink{f, s}, nil
+}
+
+// stat, readDir and access are what the text learns of files where it is
+// confined.
+func (s *shell) stat(ctx context.Context, path string, follow bool) (fs.FileInfo, error) {
+	if path = s.abs(ctx, path); follow {
+		return s.cmd.root.Stat(path)
+	}
+	return s.cmd.root.Lstat(path)
+}
+
+func (s *shell) readDir(ctx context.Context, path string) ([]fs.DirEntry, error) {
+	f, err := s.cmd.root.OpenFile(s.abs(ctx, path), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	list, err := f.ReadDir(-1)
+	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return list, err
+}
+
+func (s *shell) access(ctx context.Context, path string, mode interp.AccessMode) error {
+	info, err := s.cmd.root.Stat(s.abs(ctx, path))
+	if err != nil {
+		return err
+	}
+	// The mode bits decide; who is confined here is no other user.
+	if info.Mode().Perm()&(fs.FileMode(mode)*0o111) == 0 {
+		return fs.ErrPermission
+	}
+	return nil
+}
+
+func (s *shell) abs(ctx context.Context, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(interp.HandlerCtx(ctx).Dir, path)
 }
 
 // exec starts a program for the text and waits for it.
@@ -381,6 +434,13 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 	}
 	if hc.Stdin == s.in {
 		c.Terminal = s.cmd.terminal
+	}
+	if c.DirFile, err = openDir(s.cmd.root, c.Dir); err != nil {
+		fmt.Fprintf(hc.Stderr, "%s: %v\n", args[0], err)
+		return interp.ExitStatus(126)
+	}
+	if c.DirFile != nil {
+		defer c.DirFile.Close()
 	}
 	st, err := s.child(ctx, c)
 	if errors.Is(err, syscall.ENOEXEC) { // as a shell does with a script that has no #! line

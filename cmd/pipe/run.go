@@ -25,6 +25,7 @@ import (
 type runFlags struct {
 	params    []string
 	dir       string
+	root      string
 	parallel  int
 	keepGoing bool
 	dryRun    bool
@@ -59,6 +60,7 @@ line is wrong and nothing was started.`,
 	fl := c.Flags()
 	fl.StringArrayVarP(&f.params, "param", "p", nil, "give a parameter, as NAME=VALUE; repeat it for a list")
 	fl.StringVarP(&f.dir, "directory", "C", "", "change to this folder first")
+	fl.StringVar(&f.root, "root", "", "a folder that every cwd and every file opened for a step must be inside of; it does not confine programs")
 	fl.IntVarP(&f.parallel, "jobs", "j", 0, "processes at once in async mode; 0 is no limit (default: the file's, or one for each CPU)")
 	fl.BoolVarP(&f.keepGoing, "keep-going", "k", false, "after a failure go on with what does not need the failed step")
 	fl.BoolP("help", "h", false, "explain the command, or, after a FILE, its parameters")
@@ -170,7 +172,7 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 	if err != nil {
 		return err
 	}
-	r := &runner.Runner{Params: params, Args: args, KeepGoing: f.keepGoing, Steps: steps}
+	r := &runner.Runner{Params: params, Args: args, KeepGoing: f.keepGoing, Steps: steps, Root: f.root}
 	if g != nil {
 		r.Engine, r.Inherited = runner.Local{Tree: g}, g.Inherited()
 	}
@@ -280,7 +282,7 @@ func (f *runFlags) printPlan(c *cobra.Command, file string, steps []string, para
 	if err != nil {
 		return err
 	}
-	r := &runner.Runner{Params: params, Steps: steps}
+	r := &runner.Runner{Params: params, Steps: steps, Root: f.root}
 	plan, err := r.Plan(p)
 	if err != nil {
 		return refused(err)

@@ -1,0 +1,118 @@
+package safety
+
+// This file holds confinement to a directory.
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Dir is a directory that files must stay inside of, symbolic links and races
+// included (see [os.Root]). nil confines nothing. It may be used by several
+// goroutines at once.
+//
+// It confines what is opened through it, and not what a process does that was
+// started in it.
+type Dir struct {
+	root  *os.Root
+	names []string // absolute, as given and without symbolic links
+}
+
+// OutsideError tells that a path leads out of a [Dir].
+type OutsideError struct{ Path, Root string }
+
+// Error names both.
+func (e *OutsideError) Error() string {
+	return fmt.Sprintf("%s is outside of the root %s", e.Path, e.Root)
+}
+
+// OpenDir opens a directory to confine to. It is to be closed.
+func OpenDir(path string) (*Dir, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(abs)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{root: root, names: []string{abs}}
+	if real, err := filepath.EvalSymlinks(abs); err == nil && real != abs {
+		d.names = append(d.names, real)
+	}
+	return d, nil
+}
+
+// Close gives the directory up.
+func (d *Dir) Close() error {
+	if d == nil {
+		return nil
+	}
+	return d.root.Close()
+}
+
+// rel returns an absolute path as one from the root.
+func (d *Dir) rel(path string) (string, error) {
+	for _, name := range d.names {
+		if path == name {
+			return ".", nil
+		}
+		if rest, ok := strings.CutPrefix(path, strings.TrimSuffix(name, "/")+"/"); ok && rest != "" {
+			return rest, nil
+		}
+	}
+	return "", &OutsideError{path, d.names[0]}
+}
+
+// OpenFile opens a file as [os.OpenFile] does; the path is absolute. One that
+// leads outside is an error of type [OutsideError]. The null device is inside
+// of every Dir.
+func (d *Dir) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
+	if d == nil || path == os.DevNull {
+		return os.OpenFile(path, flag, perm) //nolint:gosec // not confined
+	}
+	rel, err := d.rel(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := d.root.OpenFile(rel, flag, perm)
+	return f, d.escaped(path, err)
+}
+
+// Stat returns what a path is, following links that stay inside.
+func (d *Dir) Stat(path string) (fs.FileInfo, error) {
+	if d == nil || path == os.DevNull {
+		return os.Stat(path)
+	}
+	rel, err := d.rel(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := d.root.Stat(rel)
+	return info, d.escaped(path, err)
+}
+
+// Lstat is Stat without following a last link.
+func (d *Dir) Lstat(path string) (fs.FileInfo, error) {
+	if d == nil || path == os.DevNull {
+		return os.Lstat(path)
+	}
+	rel, err := d.rel(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := d.root.Lstat(rel)
+	return info, d.escaped(path, err)
+}
+
+// escaped makes the error of a path that leads out one that says so; os.Root
+// has no value for it to be recognised by.
+func (d *Dir) escaped(path string, err error) error {
+	if err != nil && strings.Contains(err.Error(), "path escapes") {
+		return &OutsideError{path, d.names[0]}
+	}
+	return err
+}
