@@ -27,10 +27,11 @@ type bound struct {
 	program string
 	env     []string
 	dir     string
-	path    string       // PATH to look programs up in
-	text    string       // of a shell, as it runs
-	vars    []safety.Var // that the text reads
-	script  bool         // the text is on a descriptor
+	history map[string][]safety.Origin // of env, for explain
+	path    string                     // PATH to look programs up in
+	text    string                     // of a shell, as it runs
+	vars    []safety.Var               // that the text reads
+	script  bool                       // the text is on a descriptor
 	input   string
 	files   [3]string // paths of stdio files
 	extra   []string
@@ -144,7 +145,11 @@ func (b *bound) paths(vars *pipeline.Vars) error {
 
 // environment merges the levels; the inner one wins.
 func (b *bound) environment(r *run, levels []*pipeline.Scope, vars *pipeline.Vars) error {
-	var env safety.Env
+	env := safety.Env{}
+	if r.tracing {
+		env.Trace()
+	}
+	env.From("inherited")
 	inherit := &pipeline.ExtendEnv{All: true}
 	for _, lv := range levels {
 		if lv.Env != nil {
@@ -175,6 +180,9 @@ func (b *bound) environment(r *run, levels []*pipeline.Scope, vars *pipeline.Var
 			}
 		}
 		for _, v := range lv.Env {
+			if r.tracing {
+				env.From(fmt.Sprintf("env, %s:%d", r.p.File, v.Pos.Line))
+			}
 			value, err := v.Value.Eval(vars)
 			if err == nil {
 				err = env.Set(v.Name, value)
@@ -183,11 +191,12 @@ func (b *bound) environment(r *run, levels []*pipeline.Scope, vars *pipeline.Var
 				return fmt.Errorf("env %s: %w", v.Name, err)
 			}
 		}
+		env.From("unset")
 		for _, name := range lv.Unset {
 			env.Unset(name)
 		}
 	}
-	b.env = env.Environ()
+	b.env, b.history = env.Environ(), env.History()
 	var ok bool
 	if b.path, ok = env.Lookup("PATH"); !ok {
 		b.path = vars.Env["PATH"]
@@ -222,6 +231,7 @@ func (b *bound) envFile(env *safety.Env, f pipeline.Template, vars *pipeline.Var
 	if err != nil {
 		return fmt.Errorf("envFile %s: %w", path, err)
 	}
+	env.From("envFile " + path)
 	for i, name := range names {
 		if err := env.Set(name, values[i]); err != nil {
 			return fmt.Errorf("envFile %s: %w", path, err)

@@ -202,6 +202,7 @@ type run struct {
 	public    []string // environ without the secrets
 	redactor  *safety.Redactor
 	root      *safety.Dir // nil: nothing is confined
+	tracing   bool        // of environments, for explain
 	stdio     [3]*os.File
 	inherited []int
 	sink      func(Event)

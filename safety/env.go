@@ -16,8 +16,28 @@ import (
 // Env is a set of environment variables. The zero value is empty, and stays
 // empty: inheriting is a call. It is not safe for concurrent use.
 type Env struct {
-	vars map[string]string
+	vars   map[string]string
+	trace  map[string][]Origin // nil: nobody asked
+	source string
 }
+
+// Origin is where a variable was given a value.
+type Origin struct {
+	Source string
+	Value  string
+	Unset  bool // it was removed
+}
+
+// Trace makes the set remember where each variable comes from; see History.
+func (e *Env) Trace() { e.trace = map[string][]Origin{} }
+
+// From names the source of what is given from here on.
+func (e *Env) From(source string) { e.source = source }
+
+// History returns where a variable was given its values, the one that holds
+// last, if Trace was called before; it has an entry for a variable that was
+// removed too.
+func (e *Env) History() map[string][]Origin { return e.trace }
 
 // byNameOnly are variables that make a shell run code at its start, or that
 // carry its inner state: they are inherited only where they are named.
@@ -88,10 +108,18 @@ func (e *Env) put(name, value string) {
 		e.vars = map[string]string{}
 	}
 	e.vars[name] = value
+	if e.trace != nil {
+		e.trace[name] = append(e.trace[name], Origin{Source: e.source, Value: value})
+	}
 }
 
 // Unset removes a variable; one that is not there is no error.
-func (e *Env) Unset(name string) { delete(e.vars, name) }
+func (e *Env) Unset(name string) {
+	if _, ok := e.vars[name]; ok && e.trace != nil {
+		e.trace[name] = append(e.trace[name], Origin{Source: e.source, Unset: true})
+	}
+	delete(e.vars, name)
+}
 
 // Lookup returns a variable and whether it is there.
 func (e *Env) Lookup(name string) (string, bool) {

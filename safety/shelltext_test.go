@@ -356,3 +356,27 @@ func FuzzShellText(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkShellText: parsing a text of five values, and binding it.
+func BenchmarkShellText(b *testing.B) {
+	pieces, holes, raw := split("set -e\nfor f in ⟨⟩; do\n  cp -- \"$f\" ⟨⟩/'⟨⟩'\ndone\ncat <<EOF\n⟨⟩ and ⟨⟩\nEOF\n")
+	b.Run("parse", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := safety.ParseShell(pieces, holes, raw, safety.Bash); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	st, err := safety.ParseShell(pieces, holes, raw, safety.Bash)
+	if err != nil {
+		b.Fatal(err)
+	}
+	values := []safety.Value{{Text: "x", List: []string{"a b", "c"}}, {Text: "/tmp"}, {Text: "$(x)"}, {Text: "y"}, {Text: "z"}}
+	b.Run("bind", func(b *testing.B) {
+		for b.Loop() {
+			if _, _, err := st.Bind(values); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

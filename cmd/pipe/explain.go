@@ -1,0 +1,60 @@
+package main
+
+// This file holds pipe explain.
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pipe-runner/pipe/runner"
+)
+
+func explainCommand() *cobra.Command {
+	f := &runFlags{}
+	c := &cobra.Command{
+		Use:   "explain [FILE] STEP [-- ARG…]",
+		Short: "Show what a step would run, and where its environment comes from",
+		Long: `Show what a step would run, and run nothing: its arguments, program and cwd, and
+for each variable where it comes from and what it hides. Secrets are masked.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			rest := []string(nil)
+			if at := c.ArgsLenAtDash(); at >= 0 {
+				args, rest = args[:at], args[at:]
+			}
+			params, err := parseParams(f.params)
+			if err == nil {
+				err = f.changeDir()
+			}
+			if err != nil {
+				return err
+			}
+			file, steps := splitFile(args)
+			if len(steps) != 1 {
+				return errors.New("explain takes the name of one step, as in: pipe explain FILE STEP")
+			}
+			p, err := load(file)
+			if err != nil {
+				return err
+			}
+			list, err := (&runner.Runner{Params: params, Args: rest, Root: f.root}).Explain(p, steps[0])
+			if err != nil {
+				return refused(err)
+			}
+			for i, e := range list {
+				if len(list) > 1 {
+					fmt.Fprintf(c.OutOrStdout(), "stage %d\n", i+1)
+				}
+				if _, err := fmt.Fprint(c.OutOrStdout(), e); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringArrayVarP(&f.params, "param", "p", nil, "give a parameter, as NAME=VALUE; repeat it for a list")
+	c.Flags().StringVarP(&f.dir, "directory", "C", "", "change to this folder first")
+	c.Flags().StringVar(&f.root, "root", "", "as for run")
+	return c
+}

@@ -1,0 +1,142 @@
+package runner
+
+// This file holds what a step comes to, without running it.
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/alessio/shellescape"
+
+	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/safety"
+)
+
+// Explain returns, for each process of a step, what would be started: program,
+// arguments, cwd, and each variable with where it comes from and what it hid.
+// What another step has yet to give stands as ${{ steps.… }}; secrets are
+// masked. The errors are those of Run, and those of binding the step.
+func (r *Runner) Explain(p *pipeline.Pipeline, step string) ([]Explanation, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	params, err := p.ParamValues(r.Params)
+	if err != nil {
+		return nil, &paramError{err}
+	}
+	if _, err := p.Select([]string{step}); err != nil {
+		return nil, &paramError{err}
+	}
+	run := &run{p: p, graph: p.Graph(), tracing: true}
+	err = run.setup(r, params)
+	defer func() { _ = run.root.Close() }()
+	if err != nil {
+		return nil, err
+	}
+	s, i := p.Step(step)
+	ex := &execution{r: run, index: i, step: s}
+	ex.vars = run.base
+	ex.vars.Steps = unknownStep
+	return run.explain(ex, s.Stages, nil)
+}
+
+// Explanation is what one process of a step would be.
+type Explanation struct {
+	Program string   // as it is found, or how it is not
+	Args    []string // nil where a shell runs Text
+	Text    string
+	Shell   string
+	Dir     string
+	Env     []Variable // by name
+}
+
+// Variable is one variable and where it comes from.
+type Variable struct {
+	Name    string
+	Origins []safety.Origin // the one that holds is the last
+}
+
+// unknownStep stands in for a step that has not run.
+func unknownStep(name string) (map[string]any, error) {
+	text := func(field string) string { return "${{ steps." + name + "." + field + " }}" }
+	return map[string]any{
+		"status": "success", "reason": "", "exitCode": 0, "signal": "", "duration": 0.0, "stages": []any{},
+		"stdout": text("stdout"), "stderr": text("stderr"),
+	}, nil
+}
+
+func (r *run) explain(ex *execution, stages []*pipeline.Stage, out []Explanation) ([]Explanation, error) {
+	for _, st := range stages {
+		if st.Action == pipeline.Tee {
+			for _, b := range st.Tee {
+				var err error
+				if out, err = r.explain(ex, b.Chain, out); err != nil {
+					return nil, err
+				}
+			}
+			continue
+		}
+		b, err := ex.bind(st)
+		if err != nil {
+			return nil, r.masked(err)
+		}
+		e := Explanation{Dir: r.redactor.String(b.dir)}
+		if st.UsesShell() {
+			e.Text, e.Shell = r.redactor.String(strings.TrimRight(st.Text, "\n")), b.opts.Shell
+		} else {
+			for _, a := range b.args {
+				e.Args = append(e.Args, r.redactor.String(a))
+			}
+		}
+		if !st.UsesShell() || b.opts.Shell != pipeline.ShellBuiltin {
+			if e.Program, err = lookPath(r.engine, b.program, b.path, b.dir); err != nil {
+				e.Program = err.Error()
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(b.history)) {
+			v := Variable{Name: name}
+			for _, o := range b.history[name] {
+				o.Value = r.redactor.String(o.Value)
+				v.Origins = append(v.Origins, o)
+			}
+			e.Env = append(e.Env, v)
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// String returns the explanation in lines, for people.
+func (e Explanation) String() string {
+	var b strings.Builder
+	if e.Args == nil {
+		fmt.Fprintf(&b, "shell text, for %s:\n", e.Shell)
+		for _, l := range strings.Split(e.Text, "\n") {
+			fmt.Fprintf(&b, "    %s\n", l)
+		}
+	} else {
+		fmt.Fprintf(&b, "arguments: %s\n", shellescape.QuoteCommand(e.Args))
+	}
+	if e.Program != "" {
+		fmt.Fprintf(&b, "program: %s\n", e.Program)
+	}
+	fmt.Fprintf(&b, "cwd: %s\nenvironment:\n", e.Dir)
+	if len(e.Env) == 0 {
+		b.WriteString("    (empty)\n")
+	}
+	for _, v := range e.Env {
+		last := v.Origins[len(v.Origins)-1]
+		if last.Unset {
+			fmt.Fprintf(&b, "    %s is not set  (%s)", v.Name, last.Source)
+		} else {
+			fmt.Fprintf(&b, "    %s=%s  (%s)", v.Name, shellescape.Quote(last.Value), last.Source)
+		}
+		for _, o := range slices.Backward(v.Origins[:len(v.Origins)-1]) {
+			fmt.Fprintf(&b, ", hides %s (%s)", shellescape.Quote(o.Value), o.Source)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
