@@ -33,7 +33,7 @@ func TestDir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	for path, inside := range map[string]bool{
 		"root/in": true, "root/fine": true, "root/sub/../in": true,
 		"root/escape/secret": false, "root/abs/secret": false, "root/../out/secret": false, "root/sub/../../out/secret": false,
@@ -66,7 +66,7 @@ func TestDir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer alias.Close()
+	defer func() { _ = alias.Close() }()
 	if f, err := alias.OpenFile(filepath.Join(root, "in"), os.O_RDONLY, 0); err != nil {
 		t.Errorf("by its real name: %v", err)
 	} else {

@@ -209,7 +209,7 @@ func (f *runFlags) execute(r *runner.Runner, p *pipeline.Pipeline, g *guard.Guar
 	}
 	defer res.Close()
 	if g != nil {
-		if left := g.EndOrphans(5 * time.Second); len(left) > 0 {
+		if left := g.EndOrphans(longestGrace(p)); len(left) > 0 {
 			fmt.Fprintf(os.Stderr, "pipe: warning: processes that left their step were ended with the run: %s\n", strings.Join(left, ", "))
 		}
 	}
@@ -218,6 +218,21 @@ func (f *runFlags) execute(r *runner.Runner, p *pipeline.Pipeline, g *guard.Guar
 		return exitError(res.ExitCode)
 	}
 	return nil
+}
+
+// longestGrace returns the longest killAfter of the steps: what left its step
+// is not known to belong to any.
+func longestGrace(p *pipeline.Pipeline) time.Duration {
+	var d time.Duration
+	for _, s := range p.Steps {
+		for _, st := range s.Stages {
+			d = max(d, p.Options(s, st).KillAfter)
+		}
+	}
+	if d == 0 { // never, says the file; but the run is to end
+		d = 5 * time.Second
+	}
+	return d
 }
 
 // refused says why nothing was started.
