@@ -88,11 +88,16 @@ func (c *checker) parseShell(st *Stage, d safety.Dialect) *safety.ShellText {
 	if t == nil { // no expression, but perhaps escaped braces
 		t = &template{lits: []string{st.script.src}}
 	}
-	raw := make([]bool, len(t.exprs))
+	kinds := make([]safety.Kind, len(t.exprs))
 	for i, e := range t.exprs {
-		raw[i] = e.raw
+		switch {
+		case e.raw:
+			kinds[i] = safety.RawText
+		case c.p.noDash(e):
+			kinds[i] = safety.NoDash
+		}
 	}
-	text, err := safety.ParseShell(t.lits, t.sources, raw, d)
+	text, err := safety.ParseShell(t.lits, t.sources, kinds, d)
 	if err == nil {
 		for i, h := range text.Holes {
 			if name := t.exprs[i].param(); h.Int && name != "" && c.p.paramType(name) != Int {
@@ -129,6 +134,13 @@ func (e *Expr) param() string {
 		return ""
 	}
 	return name
+}
+
+// noDash reports whether the text of an expression never begins with a dash, as
+// far as the declaration of a parameter tells.
+func (p *Pipeline) noDash(e *Expr) bool {
+	name := e.param()
+	return name != "" && (p.paramType(name) == Path || p.paramType(name) == Bool)
 }
 
 func (p *Pipeline) paramType(name string) ParamType {
@@ -224,6 +236,9 @@ func cannot(n syntax.Node) string {
 		}
 	case *syntax.DeclClause:
 		for _, a := range n.Args {
+			if a.Value == nil {
+				continue
+			}
 			if lit := a.Value.Lit(); a.Naked && strings.HasPrefix(lit, "-") && strings.ContainsAny(lit, "ilu") {
 				return n.Variant.Value + " " + lit
 			}

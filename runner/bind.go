@@ -249,6 +249,10 @@ func (b *bound) arguments(vars *pipeline.Vars) error {
 		if b.text, b.vars, err = st.BindShell(vars); err != nil {
 			return err
 		}
+		// One of the caller's with such a name would stay exported.
+		for _, v := range b.vars {
+			b.env = slices.DeleteFunc(b.env, func(kv string) bool { return strings.HasPrefix(kv, v.Name+"=") })
+		}
 		if b.opts.Shell == pipeline.ShellBuiltin {
 			return nil
 		}

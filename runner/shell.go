@@ -510,6 +510,14 @@ func (s *shell) child(ctx context.Context, c *Cmd) (Status, error) {
 	s.children[p] = ended
 	s.mu.Unlock()
 	st := p.Wait()
+	if fileOf(c.Stdout) == nil || fileOf(c.Stderr) == nil {
+		// What it printed is on its way to the text, as in x=$(command).
+		select {
+		case <-p.Closed():
+		case <-ctx.Done():
+			p.Release(true)
+		}
+	}
 	close(ended)
 	s.mu.Lock()
 	delete(s.children, p)

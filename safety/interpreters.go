@@ -1,6 +1,7 @@
 package safety
 
-// This file holds the table of programs that read an argument as program text.
+// This file holds the table of programs that read an argument, or their stdin,
+// as program text.
 
 import (
 	"fmt"
@@ -14,6 +15,8 @@ import (
 type Arg struct {
 	Text    string // as far as it is known: the constant beginning of one that is not
 	Dynamic bool   // it holds a value
+	NoDash  bool   // whose text never begins with a dash
+	Unknown bool   // the rest of the text is not known, though it holds no value
 }
 
 // ProgramText finds the first argument that holds a value and that a known
@@ -23,108 +26,181 @@ type Arg struct {
 //
 // The interpreters are those of language.md: shells, python, perl, ruby, node,
 // php, lua, awk, ssh and su; behind env, timeout, nice, nohup, setsid, stdbuf,
-// sudo, doas, chroot, time, command, exec, xargs, find -exec and busybox.
-// ProgramText has no state and may be called by several goroutines at once.
-func ProgramText(args []Arg) (at int, why string) { return programText(args, 0, 0) }
+// sudo, doas, chroot, time, command, exec, xargs, find -exec, busybox and their
+// like, and anywhere in the arguments of programs such as docker that run
+// others elsewhere. ProgramText has no state and may be called by several
+// goroutines at once.
+func ProgramText(args []Arg) (at int, why string) { return scan{}.program(args, 0, 0) }
+
+// scan looks through arguments. A strict one is for shell text, which is not
+// looked at again when the values are known: there a value may neither be a
+// program nor an option of an interpreter.
+type scan struct{ strict bool }
 
 // programName returns the last part of a program's path.
 func programName(p string) string { return path.Base(p) }
 
 var (
-	shells     = []string{"sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "lksh", "ash", "fish", "rbash", "rzsh", "yash", "tcsh", "csh"}
-	versioned  = regexp.MustCompile(`^(python|perl|ruby|lua|php|node|tclsh)[0-9.]*$`)
-	evalFlags  = map[string]string{"python": "c", "perl": "eE", "ruby": "e", "lua": "e", "php": "rBRE", "node": "ep"}
-	longEval   = map[string][]string{"node": {"--eval", "--print"}, "php": {"--run"}}
-	assignment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
+	shells    = []string{"sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "lksh", "ash", "fish", "rbash", "rzsh", "yash", "tcsh", "csh", "hush"}
+	versioned = regexp.MustCompile(`^(python|perl|ruby|lua|php|node|tclsh)[0-9.]*(?:js)?$`)
+	// interpreters have the letters of options that take program text, whether
+	// the text may stand right behind the letter, the long options that do,
+	// and those options that take another argument.
+	interpreters = map[string]struct {
+		flags  string
+		behind bool
+		long   []string
+		takes  string
+		skips  []string
+	}{
+		"python": {"c", true, nil, "WXQ", []string{"--check-hash-based-pycs"}},
+		"perl":   {"eE", true, nil, "", nil},
+		"ruby":   {"e", true, nil, "ICEr", nil},
+		"lua":    {"e", true, nil, "l", nil},
+		"php":    {"rBRE", true, []string{"--run", "--process-begin", "--process-code", "--process-end"}, "cdfSt", nil},
+		"node":   {"ep", false, []string{"--eval", "--print", "--import"}, "rC", []string{"--require", "--conditions", "--title", "--input-type", "--unhandled-rejections", "--loader", "--experimental-loader", "--env-file", "--max-old-space-size"}},
+	}
 
-	// wrappers start another program; the value lists the options that take an
-	// argument of their own, and how many words stand before the program.
+	// wrappers start another program: their short and long options that take
+	// an argument, and how many words stand before the program.
 	wrappers = map[string]struct {
-		takes string // short options with an argument
+		takes string
 		long  []string
 		skip  int
 	}{
-		"env":      {"uCS", []string{"--unset", "--chdir"}, 0},
-		"timeout":  {"ks", []string{"--kill-after", "--signal"}, 1},
-		"nice":     {"n", []string{"--adjustment"}, 0},
-		"ionice":   {"cnpPu", nil, 0},
-		"nohup":    {"", nil, 0},
-		"setsid":   {"", nil, 0},
-		"stdbuf":   {"ioe", []string{"--input", "--output", "--error"}, 0},
-		"sudo":     {"ugpCchrtTUD", []string{"--user", "--group"}, 0},
-		"doas":     {"uCa", nil, 0},
-		"chroot":   {"", nil, 1},
-		"time":     {"fo", []string{"--format", "--output"}, 0},
-		"command":  {"", nil, 0},
-		"exec":     {"a", nil, 0},
-		"builtin":  {"", nil, 0},
-		"xargs":    {"aEeIiLlnPsd", []string{"--max-args", "--max-procs", "--replace", "--delimiter", "--arg-file"}, 0},
-		"busybox":  {"", nil, 0},
-		"toybox":   {"", nil, 0},
-		"unshare":  {"RSGw", nil, 0},
-		"nsenter":  {"tSG", nil, 0},
-		"strace":   {"eopsSuaEPIObX", nil, 0},
-		"taskset":  {"", nil, 1},
-		"flock":    {"wE", nil, 1},
-		"runuser":  {"ugGs", nil, 0},
-		"setpriv":  {"", nil, 0},
-		"caffeine": {"", nil, 0},
+		"timeout":   {"ks", []string{"--k", "--s"}, 1},
+		"nice":      {"n", []string{"--adj"}, 0},
+		"ionice":    {"cnpPu", []string{"--class", "--pid", "--uid"}, 0},
+		"nohup":     {"", nil, 0},
+		"setsid":    {"", nil, 0},
+		"stdbuf":    {"ioe", []string{"--input", "--output", "--error"}, 0},
+		"sudo":      {"ugpCchrtTUDR", []string{"--user", "--group", "--prompt", "--chdir", "--host", "--role", "--type", "--close-from", "--other-user", "--command-timeout", "--chroot"}, 0},
+		"doas":      {"uCa", nil, 0},
+		"chroot":    {"", nil, 1},
+		"time":      {"fo", []string{"--format", "--output"}, 0},
+		"command":   {"", nil, 0},
+		"exec":      {"a", nil, 0},
+		"builtin":   {"", nil, 0},
+		"noglob":    {"", nil, 0},
+		"nocorrect": {"", nil, 0},
+		"coproc":    {"", nil, 0},
+		"-":         {"", nil, 0},
+		"xargs":     {"aEILnPsd", []string{"--max-args", "--max-procs", "--max-lines", "--max-chars", "--delimiter", "--arg-file", "--process-slot-var"}, 0},
+		"busybox":   {"", nil, 0},
+		"toybox":    {"", nil, 0},
+		"unshare":   {"RSGw", nil, 0},
+		"nsenter":   {"tSG", nil, 0},
+		"strace":    {"eopsSuaEPIObX", nil, 0},
+		"taskset":   {"", nil, 1},
+		"chrt":      {"TPD", nil, 1},
 	}
+	// elsewhere run programs in another place, with arguments of their own
+	// before, in an order that is not followed.
+	elsewhere = strings.Fields("docker podman nerdctl kubectl oc lxc incus machinectl systemd-run systemd-nspawn bwrap firejail proot fakeroot prlimit setpriv cgexec flock parallel entr valgrind perf ltrace gdb npx uv poetry pipenv bundle vagrant nix-shell runuser")
 )
 
-const maxWrapped = 20
+const (
+	maxWrapped = 20
+	laterWord  = "a later argument, as in [sh, -c, 'echo \"$1\"', sh, \"${{ … }}\"]"
+	laterArg   = "a later argument, which the program reads from its list of arguments"
+)
 
-func programText(args []Arg, from, depth int) (int, string) {
-	if from >= len(args) || depth > maxWrapped {
-		return -1, ""
-	}
-	name := programName(args[from].Text)
-	if args[from].Dynamic && depth > 0 && args[from].Text == "" {
-		return -1, "" // a program that is a value: looked at when it is known
-	}
+// interpreter returns the name that an interpreter is known by, or "".
+func interpreter(name string) string {
+	name = programName(name)
 	if m := versioned.FindStringSubmatch(name); m != nil {
 		name = m[1]
 	}
+	if _, ok := interpreters[name]; ok || slices.Contains(shells, name) {
+		return name
+	}
+	switch name {
+	case "awk", "gawk", "mawk", "nawk", "ssh", "rsh", "su":
+		return name
+	}
+	return ""
+}
+
+func (s scan) program(args []Arg, from, depth int) (int, string) {
+	if from >= len(args) || depth > maxWrapped {
+		return -1, ""
+	}
+	if a := args[from]; a.Dynamic && depth > 0 && s.strict {
+		return from, "a value cannot be the name of a command; write the command itself, or use spawn with a list, where a value may be the program"
+	}
+	if args[from].Unknown {
+		return s.unknown(args, from)
+	}
+	name := programName(args[from].Text)
+	known := interpreter(name)
 	switch {
-	case slices.Contains(shells, name):
-		return evalOption(args, from, "c", nil, "[sh, -c, 'echo \"$1\"', sh, \"${{ … }}\"]")
-	case evalFlags[name] != "":
-		return evalOption(args, from, evalFlags[name], longEval[name], "a later argument, which the program reads from its list of arguments")
-	case name == "awk" || name == "gawk" || name == "mawk" || name == "nawk":
+	case slices.Contains(shells, known):
+		return s.shell(args, from)
+	case known == "ssh" || known == "rsh":
+		return s.remote(args, from)
+	case known == "su" || name == "runuser":
+		return substitute(args, from)
+	case strings.HasSuffix(known, "awk"):
 		return awk(args, from)
-	case name == "ssh" || name == "rsh":
-		return remote(args, from)
-	case name == "su":
-		return evalOption(args, from, "c", []string{"--command"}, "an environment variable")
-	case name == "script" || name == "watch":
-		return joined(args, from)
+	case known != "":
+		return s.eval(args, from, known)
+	case name == "env":
+		return s.env(args, from, depth)
+	case name == "script":
+		return substitute(args, from)
+	case name == "watch":
+		return joined(args, options(args, from+1, "n", []string{"--interval"}))
 	case name == "find" || name == "fd":
-		return find(args, from, depth)
+		return s.find(args, from, depth)
+	case slices.Contains(elsewhere, name):
+		for i := from + 1; i < len(args); i++ {
+			if !args[i].Dynamic && interpreter(args[i].Text) != "" {
+				if at, why := (scan{}).program(args, i, depth+1); at >= 0 {
+					return at, why
+				}
+			}
+		}
+		return substituteFlock(args, from, name)
 	}
 	w, ok := wrappers[name]
 	if !ok {
-		return nested(args, from)
+		return -1, ""
 	}
 	i := options(args, from+1, w.takes, w.long)
-	if name == "env" {
-		for k := from + 1; k < len(args); k++ {
-			t := args[k].Text
-			if args[k].Dynamic && (strings.HasPrefix(t, "-S") || strings.HasPrefix(t, "--split-string")) || k > from+1 && args[k].Dynamic && (args[k-1].Text == "-S" || args[k-1].Text == "--split-string") {
-				return k, refusal("env -S", "arguments of their own")
-			}
-		}
-		for i < len(args) && assignment.MatchString(args[i].Text) {
+	if name == "sudo" {
+		for i < len(args) && !args[i].Dynamic && strings.Contains(args[i].Text, "=") {
 			i++
 		}
 	}
-	return programText(args, i+w.skip, depth+1)
+	return s.program(args, i+w.skip, depth+1)
 }
 
 func refusal(who, instead string) string {
 	return fmt.Sprintf("%s reads this argument as a program, so no value can stand in it; pass the value as %s", who, instead)
 }
 
-// options returns the place of the first argument that is no option.
+// optionRisk refuses a value that could be an option of an interpreter.
+func (s scan) optionRisk(a Arg) bool {
+	return s.strict && a.Dynamic && !a.NoDash && a.Text == ""
+}
+
+func optionRefusal(who string) string {
+	return fmt.Sprintf("a value that begins with - would be an option of %s, which can name a program; write -- or ./ before it, or declare the parameter with type: path", who)
+}
+
+// unknown is a program whose name is an expansion: a value right after what
+// looks like -c or -e is refused.
+func (s scan) unknown(args []Arg, from int) (int, string) {
+	for i := from + 1; i+1 < len(args); i++ {
+		if t := args[i].Text; args[i+1].Dynamic && (t == "-c" || t == "-e" || t == "--eval") {
+			return i + 1, refusal("what runs here", laterArg)
+		}
+	}
+	return -1, ""
+}
+
+// options returns the place of the first argument that is no option. long are
+// the beginnings of long options that take the next word.
 func options(args []Arg, i int, takes string, long []string) int {
 	for ; i < len(args); i++ {
 		t := args[i].Text
@@ -135,7 +211,7 @@ func options(args []Arg, i int, takes string, long []string) int {
 			return i + 1
 		}
 		if strings.HasPrefix(t, "--") {
-			if slices.Contains(long, t) {
+			if !strings.Contains(t, "=") && slices.ContainsFunc(long, func(l string) bool { return strings.HasPrefix(t, l) }) {
 				i++
 			}
 			continue
@@ -148,87 +224,125 @@ func options(args []Arg, i int, takes string, long []string) int {
 	return i
 }
 
-// evalOption looks for an option whose argument is program text: alone, in a
-// cluster as in -ec, or with the text behind it as in -e'…' or --eval=….
-func evalOption(args []Arg, from int, flags string, long []string, instead string) (int, string) {
+// shell follows the options of a shell: after -c, anywhere in a cluster, the
+// first word that is no option is program text.
+func (s scan) shell(args []Arg, from int) (int, string) {
 	who := programName(args[from].Text)
+	text := false
 	for i := from + 1; i < len(args); i++ {
-		t := args[i].Text
-		for _, l := range long {
-			if t == l && !args[i].Dynamic && i+1 < len(args) && args[i+1].Dynamic {
-				return i + 1, refusal(who+" "+l, instead)
-			}
-			if strings.HasPrefix(t, l+"=") && args[i].Dynamic {
-				return i, refusal(who+" "+l, instead)
-			}
-		}
-		if len(t) < 2 || t[0] != '-' && t[0] != '+' || strings.HasPrefix(t, "--") {
-			if t == "" && args[i].Dynamic || !strings.HasPrefix(t, "-") && !optionArgument(args, from, i) {
-				return -1, "" // the script: what follows are its arguments
-			}
+		a := args[i]
+		switch t := a.Text; {
+		case a.Unknown && t == "": // it may be an option, or nothing
 			continue
-		}
-		k := strings.IndexAny(t[1:], flags)
-		if k < 0 {
-			continue
-		}
-		if args[i].Dynamic {
-			return i, refusal(who+" -"+string(t[k+1]), instead)
-		}
-		isShell := slices.Contains(shells, who)
-		if !isShell && k+2 < len(t) {
-			continue // the text is the rest of this word
-		}
-		// A shell takes the first word that is no option, later options too.
-		next := i + 1
-		if isShell {
-			next = options(args, i+1, "oO", nil)
-		}
-		if next < len(args) && args[next].Dynamic {
-			return next, refusal(who+" -"+string(t[k+1]), instead)
-		}
-		if isShell {
+		case !text && s.optionRisk(a):
+			return i, optionRefusal(who)
+		case t == "--" && !a.Dynamic:
+			if text && i+1 < len(args) && args[i+1].Dynamic {
+				return i + 1, refusal(who+" -c", laterWord)
+			}
 			return -1, ""
+		case strings.HasPrefix(t, "--"):
+			if t == "--rcfile" || t == "--init-file" {
+				i++
+			}
+			continue
+		case len(t) > 1 && (t[0] == '-' || t[0] == '+'):
+			if a.Dynamic {
+				return i, refusal(who+" "+t[:2], laterWord)
+			}
+			text = text || t[0] == '-' && strings.Contains(t, "c")
+			i += strings.Count(t, "o") + strings.Count(t, "O") // each names an option in a word of its own
+			continue
+		case text && a.Dynamic:
+			return i, refusal(who+" -c", laterWord)
+		}
+		return -1, "" // the text, or a script: what follow are its arguments
+	}
+	return -1, ""
+}
+
+// eval follows the options of another interpreter.
+func (s scan) eval(args []Arg, from int, name string) (int, string) {
+	who, known := programName(args[from].Text), interpreters[name]
+	for i := from + 1; i < len(args); i++ {
+		a := args[i]
+		t := a.Text
+		switch {
+		case a.Unknown && t == "":
+			continue
+		case s.optionRisk(a):
+			return i, optionRefusal(who)
+		case t == "--" && !a.Dynamic:
+			return -1, ""
+		case strings.HasPrefix(t, "--"):
+			word, _, given := strings.Cut(t, "=")
+			switch {
+			case slices.Contains(known.long, word) && given && a.Dynamic:
+				return i, refusal(who+" "+word, laterArg)
+			case slices.Contains(known.long, word) && !given && i+1 < len(args) && args[i+1].Dynamic:
+				return i + 1, refusal(who+" "+word, laterArg)
+			case slices.Contains(known.long, word) && !given, slices.Contains(known.skips, word) && !given:
+				i++
+			}
+		case len(t) > 1 && t[0] == '-':
+			k := strings.IndexAny(t[1:], known.flags)
+			take := strings.IndexAny(t[1:], known.takes)
+			switch {
+			case name == "perl" && a.Dynamic && strings.ContainsAny(t[1:2], "mM"):
+				return i, refusal(who+" "+t[:2], laterArg)
+			case known.takes != "" && take >= 0 && (k < 0 || take < k):
+				if take == len(t)-2 {
+					i++
+				}
+			case k < 0:
+			case a.Dynamic:
+				return i, refusal(who+" -"+t[k+1:k+2], laterArg)
+			case known.behind && k+2 < len(t): // the text is the rest of this word
+			case i+1 < len(args) && args[i+1].Dynamic:
+				return i + 1, refusal(who+" -"+t[k+1:k+2], laterArg)
+			default:
+				i++
+				if name == "python" {
+					return -1, "" // what follow are its arguments
+				}
+			}
+		default:
+			return -1, "" // the script
 		}
 	}
 	return -1, ""
 }
 
-// optionArgument reports whether a word belongs to the option before it, as in
-// bash -o pipefail or perl -I lib.
-func optionArgument(args []Arg, from, i int) bool {
-	if i-1 <= from || args[i-1].Dynamic {
-		return false
-	}
-	switch t := args[i-1].Text; t {
-	case "-o", "+o", "-O", "+O", "-I", "-M", "-W", "-X", "-r", "-d", "-l", "--rcfile", "--init-file", "--require", "--import", "-C":
-		return true
-	default:
-		return len(t) > 2 && t[0] == '-' && t[1] != '-' && strings.HasSuffix(t, "o") && slices.Contains(shells, programName(args[from].Text))
-	}
-}
-
 func awk(args []Arg, from int) (int, string) {
+	have := false // a program, or a file with one
+	instead := `-v name="${{ … }}"`
 	for i := from + 1; i < len(args); i++ {
 		t := args[i].Text
+		next := i+1 < len(args) && args[i+1].Dynamic
 		switch {
-		case t == "-f" || t == "--file" || strings.HasPrefix(t, "-f") || strings.HasPrefix(t, "--file="):
-			return -1, ""
-		case t == "-e" || t == "--source":
-			if i+1 < len(args) && args[i+1].Dynamic {
-				return i + 1, refusal("awk", `-v name="${{ … }}"`)
+		case t == "-f" || t == "--file" || t == "-E" || t == "--exec":
+			have = true
+			i++
+		case strings.HasPrefix(t, "-f") || strings.HasPrefix(t, "--file="):
+			have = true
+		case (t == "-e" || t == "--source" || t == "-i" || t == "--include" || t == "-l" || t == "--load" || t == "-W") && !args[i].Dynamic:
+			if next {
+				return i + 1, refusal("awk", instead)
 			}
-			return -1, ""
+			have = have || t == "-e" || t == "--source"
+			i++
+		case args[i].Dynamic && (strings.HasPrefix(t, "-e") || strings.HasPrefix(t, "--source") || strings.HasPrefix(t, "-i") || strings.HasPrefix(t, "-l") || strings.HasPrefix(t, "-W")):
+			return i, refusal("awk", instead)
 		case t == "-v" || t == "-F" || t == "--assign" || t == "--field-separator":
 			i++
 		case t == "--" && !args[i].Dynamic:
-			if i+1 < len(args) && args[i+1].Dynamic {
-				return i + 1, refusal("awk", `-v name="${{ … }}"`)
+			if !have && next {
+				return i + 1, refusal("awk", instead)
 			}
 			return -1, ""
 		case strings.HasPrefix(t, "-") && len(t) > 1:
-		case args[i].Dynamic:
-			return i, refusal("awk", `-v name="${{ … }}"`)
+		case !have && args[i].Dynamic:
+			return i, refusal("awk", instead)
 		default:
 			return -1, ""
 		}
@@ -237,7 +351,7 @@ func awk(args []Arg, from int) (int, string) {
 }
 
 // remote is ssh: all that follows the host is one text for a shell there.
-func remote(args []Arg, from int) (int, string) {
+func (s scan) remote(args []Arg, from int) (int, string) {
 	for i := from + 1; i < len(args); i++ {
 		t := args[i].Text
 		if args[i].Dynamic && strings.HasPrefix(t, "-o") || i > from+1 && args[i].Dynamic && args[i-1].Text == "-o" {
@@ -245,6 +359,9 @@ func remote(args []Arg, from int) (int, string) {
 		}
 	}
 	host := options(args, from+1, "BbcDEeFIiJLlmOopQRSWw", nil)
+	if host < len(args) && s.optionRisk(args[host]) {
+		return host, optionRefusal("ssh")
+	}
 	for i := host + 1; i < len(args); i++ {
 		if args[i].Dynamic {
 			return i, "ssh hands what follows the host to a shell there as one text, so no value can stand in it; write ${{ raw(quote(…)) }}, or send the value on stdin with input"
@@ -253,17 +370,101 @@ func remote(args []Arg, from int) (int, string) {
 	return -1, ""
 }
 
-// joined is a program that runs its arguments as one text of a shell.
-func joined(args []Arg, from int) (int, string) {
+// substitute is su and its like: -c and its text may stand anywhere.
+func substitute(args []Arg, from int) (int, string) {
+	who := programName(args[from].Text)
 	for i := from + 1; i < len(args); i++ {
+		t := args[i].Text
+		short := len(t) > 1 && t[0] == '-' && t[1] != '-' && strings.Contains(t, "c")
+		long := strings.HasPrefix(t, "--c") || strings.HasPrefix(t, "--session-c")
+		if !short && !long {
+			continue
+		}
 		if args[i].Dynamic {
-			return i, refusal(programName(args[from].Text), "an environment variable")
+			return i, refusal(who+" -c", "an environment variable")
+		}
+		if i+1 < len(args) && args[i+1].Dynamic && (short && strings.HasSuffix(t, "c") || long && !strings.Contains(t, "=")) {
+			return i + 1, refusal(who+" -c", "an environment variable")
 		}
 	}
 	return -1, ""
 }
 
-func find(args []Arg, from, depth int) (int, string) {
+// substituteFlock is flock FILE -c TEXT.
+func substituteFlock(args []Arg, from int, name string) (int, string) {
+	if name == "flock" || name == "nix-shell" {
+		return substitute(args, from)
+	}
+	return -1, ""
+}
+
+// joined is a program that runs its arguments as one text of a shell.
+func joined(args []Arg, from int) (int, string) {
+	for i := from; i < len(args); i++ {
+		if args[i].Dynamic {
+			return i, refusal("the shell that runs here", "an environment variable")
+		}
+	}
+	return -1, ""
+}
+
+// env has assignments before the program, and -S, whose text is more arguments.
+func (s scan) env(args []Arg, from, depth int) (int, string) {
+	i := from + 1
+	for ; i < len(args); i++ {
+		a := args[i]
+		t := a.Text
+		split, at := "", -1
+		switch {
+		case strings.HasPrefix(t, "--split-string"):
+			if _, v, ok := strings.Cut(t, "="); ok {
+				split, at = v, i
+			} else if i+1 < len(args) {
+				split, at = args[i+1].Text, i+1
+			}
+		case len(t) > 1 && t[0] == '-' && t[1] != '-' && strings.Contains(t, "S"):
+			if _, v, _ := strings.Cut(t, "S"); v != "" || a.Dynamic {
+				split, at = v, i
+			} else if i+1 < len(args) {
+				split, at = args[i+1].Text, i+1
+			}
+		}
+		if at >= 0 {
+			if args[at].Dynamic {
+				return at, refusal("env -S", "arguments of their own")
+			}
+			var words []Arg
+			for _, w := range strings.Fields(split) {
+				words = append(words, Arg{Text: strings.Trim(w, `'"`)})
+			}
+			found, why := s.env(append(append([]Arg{{Text: "env"}}, words...), args[at+1:]...), 0, depth+1)
+			if found > len(words) {
+				return found - len(words) + at, why
+			}
+			return -1, ""
+		}
+		switch {
+		case a.Dynamic && t == "" && s.strict:
+			return i, "a value here would be read as an option, a variable or a program by env; write NAME=value, or the program itself"
+		case t == "-" || strings.HasPrefix(t, "--") && t != "--":
+			if t == "--unset" || t == "--chdir" {
+				i++
+			}
+		case t == "--":
+			return s.program(args, i+1, depth+1)
+		case strings.HasPrefix(t, "-"):
+			if last := t[len(t)-1]; last == 'u' || last == 'C' {
+				i++
+			}
+		case strings.Contains(t, "="):
+		default:
+			return s.program(args, i, depth+1)
+		}
+	}
+	return -1, ""
+}
+
+func (s scan) find(args []Arg, from, depth int) (int, string) {
 	for i := from + 1; i < len(args); i++ {
 		switch args[i].Text {
 		case "-exec", "-execdir", "-ok", "-okdir", "-x", "-X", "--exec", "--exec-batch":
@@ -271,7 +472,7 @@ func find(args []Arg, from, depth int) (int, string) {
 			for end < len(args) && args[end].Text != ";" {
 				end++
 			}
-			if at, why := programText(args[:end], i+1, depth+1); at >= 0 {
+			if at, why := s.program(args[:end], i+1, depth+1); at >= 0 {
 				return at, why
 			}
 		}
@@ -279,20 +480,36 @@ func find(args []Arg, from, depth int) (int, string) {
 	return -1, ""
 }
 
-// nested looks for a shell or interpreter among the arguments of a program that
-// is not known, as in docker exec NAME sh -c '…'.
-func nested(args []Arg, from int) (int, string) {
-	for i := from + 1; i+1 < len(args); i++ {
-		if args[i].Dynamic {
-			continue
-		}
-		name := programName(args[i].Text)
-		if !slices.Contains(shells, name) || !strings.HasPrefix(args[i+1].Text, "-") {
-			continue
-		}
-		if at, why := evalOption(args, i, "c", nil, "a later argument, as in [sh, -c, 'echo \"$1\"', sh, \"${{ … }}\"]"); at >= 0 {
-			return at, why
+// readsProgram reports whether a command reads its stdin as program text: an
+// interpreter that was given no script and no text.
+func readsProgram(args []Arg) bool {
+	if len(args) == 0 {
+		return false
+	}
+	name := interpreter(args[0].Text)
+	switch {
+	case name == "" || strings.HasSuffix(name, "awk"):
+		return false
+	case name == "ssh" || name == "rsh":
+		return options(args, 1, "BbcDEeFIiJLlmOopQRSWw", nil) >= len(args)-1
+	case name == "su":
+		return !slices.ContainsFunc(args, func(a Arg) bool { return strings.HasPrefix(a.Text, "-c") })
+	}
+	for i := 1; i < len(args); i++ {
+		t := args[i].Text
+		switch {
+		case t == "-" || t == "-s":
+			return true
+		case strings.HasPrefix(t, "-o") || strings.HasPrefix(t, "+o") || t == "-O":
+			i++
+		case strings.HasPrefix(t, "-") && !strings.HasPrefix(t, "--") && strings.ContainsAny(t, "cem"):
+			return false
+		case strings.HasPrefix(t, "--e") || strings.HasPrefix(t, "--p") || strings.HasPrefix(t, "--r"):
+			return false
+		case strings.HasPrefix(t, "-") || strings.HasPrefix(t, "+"):
+		default:
+			return false
 		}
 	}
-	return -1, ""
+	return true
 }

@@ -8,6 +8,7 @@ package safety
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -56,10 +57,19 @@ func DialectOf(shell string) Dialect {
 	return POSIX
 }
 
+// Kind is what is known of a value before there is one.
+type Kind uint8
+
+// The kinds of values.
+const (
+	AnyValue Kind = iota
+	NoDash        // its text never begins with a dash
+	RawText       // it is pasted as it is, whatever it does to the text
+)
+
 // Hole is the place of one value in shell text.
 type Hole struct {
-	// Raw tells that the value is pasted as it is, whatever it does to the text.
-	Raw bool
+	Kind Kind
 	// Int tells that only an integer has a safe form here: in arithmetic.
 	Int bool
 	// List tells that a list becomes as many words as it has elements.
@@ -78,6 +88,7 @@ const (
 	inSingle              // '"${V}"'
 	inDollar              // '"${V}"$'
 	inArithm              // V: arithmetic reads a variable by its name
+	inIndex               // $((V)): a subscript may be a key, which is text
 	pastedRaw             // the value itself
 )
 
@@ -118,9 +129,9 @@ func (e *ShellError) Error() string { return e.Msg }
 
 // ParseShell parses shell text that has a hole between each two pieces. The
 // holes are the sources of the expressions with their braces, as they stand in
-// the text: they are needed for positions only; raw tells which of them are to
-// be pasted. The error is a list of [ShellError], by errors.Join.
-func ParseShell(pieces, holes []string, raw []bool, d Dialect) (*ShellText, error) {
+// the text: they are needed for positions only; kinds has what is known of each
+// value. The error is a list of [ShellError], by errors.Join.
+func ParseShell(pieces, holes []string, kinds []Kind, d Dialect) (*ShellText, error) {
 	t := &ShellText{dialect: d, Holes: make([]Hole, len(holes))}
 	prefix := "pipe_v"
 	for all := strings.Join(pieces, "\x00"); strings.Contains(all, prefix); {
@@ -145,7 +156,7 @@ func ParseShell(pieces, holes []string, raw []bool, d Dialect) (*ShellText, erro
 			break
 		}
 		// Digits and a closing underscore, so that no mark begins another.
-		t.Holes[i] = Hole{Raw: raw[i], name: prefix + strconv.Itoa(i) + "_"}
+		t.Holes[i] = Hole{Kind: kinds[i], name: prefix + strconv.Itoa(i) + "_"}
 		marks[i] = b.Len()
 		b.WriteString(t.Holes[i].name)
 		advance(holes[i])
@@ -158,9 +169,10 @@ func ParseShell(pieces, holes []string, raw []bool, d Dialect) (*ShellText, erro
 	}
 	t.Tree = tree
 	w := &placer{t: t, marks: marks, found: make([]bool, len(holes))}
+	w.attributes(tree)
 	w.walk(tree)
 	for i := range holes {
-		if t.Holes[i].Raw {
+		if t.Holes[i].Kind == RawText {
 			t.Holes[i].form = pastedRaw
 			w.edits = append(w.edits, edit{marks[i], marks[i] + len(t.Holes[i].name), i, ""})
 		} else if !w.found[i] {
@@ -291,6 +303,8 @@ func (f form) reference(name string) string {
 		return `'"${` + name + `}"$'`
 	case inArithm:
 		return name
+	case inIndex:
+		return "$((" + name + "))"
 	}
 	return `"${` + name + `}"`
 }
@@ -313,6 +327,72 @@ type placer struct {
 	edits []edit
 	errs  []error
 	stack []syntax.Node
+	// evaluated are variables whose values are evaluated when they are set:
+	// integers, references, and those that the shell has for itself.
+	evaluated map[string]bool
+	arrays    map[string]bool
+}
+
+// evaluatedAlways are variables of some shell that are integers, or code.
+var evaluatedAlways = strings.Fields("RANDOM OPTIND SECONDS COLUMNS LINES TMOUT HISTCMD HISTSIZE HISTFILESIZE SAVEHIST BASH_ARGV0 EPOCHSECONDS EPOCHREALTIME SRANDOM MAILCHECK FUNCNEST DIRSTACKSIZE KEYTIMEOUT LISTMAX ERRNO PPID UID EUID GID EGID SHLVL TRY_BLOCK_ERROR PS0 PS1 PS2 PS3 PS4 PROMPT PROMPT_COMMAND RPROMPT SPROMPT BASH_ENV ENV SHELLOPTS BASHOPTS functions aliases galiases saliases dis_functions dis_aliases options commands builtins modules nameddirs userdirs parameters precmd_functions preexec_functions chpwd_functions")
+
+// attributes notes the variables that the text itself makes integers, references
+// or arrays, anywhere in it.
+func (w *placer) attributes(tree *syntax.File) {
+	w.evaluated, w.arrays = map[string]bool{}, map[string]bool{}
+	for _, name := range evaluatedAlways {
+		w.evaluated[name] = true
+	}
+	syntax.Walk(tree, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.Assign:
+			if n.Array != nil && n.Name != nil {
+				w.arrays[n.Name.Value] = true
+			}
+		case *syntax.DeclClause:
+			letters := declLetters(n)
+			for _, a := range n.Args {
+				if a.Name == nil {
+					continue
+				}
+				if strings.ContainsAny(letters, "inEF") {
+					w.evaluated[a.Name.Value] = true
+				}
+				if strings.ContainsAny(letters, "aA") {
+					w.arrays[a.Name.Value] = true
+				}
+			}
+		case *syntax.CallExpr: // integer and its like, where they are no keyword
+			if len(n.Args) > 0 {
+				switch n.Args[0].Lit() {
+				case "integer", "float", "nameref":
+					for _, a := range n.Args[1:] {
+						name, _, _ := strings.Cut(a.Lit(), "=")
+						w.evaluated[name] = true
+					}
+				}
+			}
+		}
+		return true
+	})
+}
+
+// declLetters returns the letters of the options of declare and its like.
+func declLetters(n *syntax.DeclClause) string {
+	letters := ""
+	switch n.Variant.Value {
+	case "nameref", "integer", "float":
+		letters = "i"
+	}
+	for _, a := range n.Args {
+		if !a.Naked || a.Value == nil {
+			continue
+		}
+		if lit := a.Value.Lit(); strings.HasPrefix(lit, "-") {
+			letters += lit[1:]
+		}
+	}
+	return letters
 }
 
 func (w *placer) refuse(hole int, format string, args ...any) {
@@ -342,6 +422,10 @@ func (w *placer) walk(n syntax.Node) {
 			w.stack = append(w.stack, n)
 			w.holesIn(n.Text, bare)
 			return true
+		case *syntax.BinaryCmd:
+			if (n.Op == syntax.Pipe || n.Op == syntax.PipeAll) && w.program(n.Y) {
+				w.refuseIn(n.X, "what this prints is read as a program by the next command, so no value can stand in it; pass the value as an argument of that command")
+			}
 		case *syntax.CallExpr:
 			w.call(n)
 		case *syntax.Redirect:
@@ -350,6 +434,25 @@ func (w *placer) walk(n syntax.Node) {
 			}
 		}
 		w.stack = append(w.stack, n)
+		return true
+	})
+}
+
+// refuseIn refuses all holes below a node.
+func (w *placer) refuseIn(n syntax.Node, why string) {
+	syntax.Walk(n, func(n syntax.Node) bool {
+		text := ""
+		switch n := n.(type) {
+		case *syntax.Lit:
+			text = n.Value
+		case *syntax.SglQuoted:
+			text = n.Value
+		}
+		for i := range w.t.Holes {
+			if w.t.Holes[i].Kind != RawText && strings.Contains(text, w.t.Holes[i].name) {
+				w.refuse(i, "%s", why)
+			}
+		}
 		return true
 	})
 }
@@ -367,7 +470,7 @@ func (w *placer) holesIn(text string, f form) {
 		if first < 0 {
 			return
 		}
-		if !w.t.Holes[first].Raw && !w.found[first] {
+		if w.t.Holes[first].Kind != RawText && !w.found[first] {
 			w.place(first, text, f)
 		}
 		rest = rest[at+len(w.t.Holes[first].name):]
@@ -416,9 +519,21 @@ func (w *placer) place(i int, text string, f form) {
 		w.refuse(i, "a value cannot be a name here; write the name itself")
 		return
 	}
+	if at := strings.Index(text, h.name); f != inSingle && at > 0 && (len(text[:at])-len(strings.TrimRight(text[:at], `\`)))%2 == 1 {
+		w.refuse(i, `a backslash right before a value would change what runs; leave it out`)
+		return
+	}
 	word, ok := w.up(level).(*syntax.Word)
 	if !ok {
 		w.refuse(i, "a value here has no safe form; pass it in a variable, as in env: {VALUE: …}")
+		return
+	}
+	if f == bare && w.t.dialect != POSIX && braces(word) {
+		w.refuse(i, "a value in {…}, which the shell expands to several words, has no safe form; quote the braces")
+		return
+	}
+	if f == bare && w.t.dialect == Zsh && strings.ContainsAny(text, "(") {
+		w.refuse(i, "a value in a file pattern with (…) has no safe form in zsh; quote the parentheses")
 		return
 	}
 	whole := len(word.Parts) == 1 && f == bare && text == h.name
@@ -429,11 +544,15 @@ func (w *placer) place(i int, text string, f form) {
 	if f == bare && h.form == bare && w.quotedOutside(level+1) {
 		h.form = inDouble
 	}
-	if w.t.dialect == Embedded && h.form != inDouble && w.splitOutside(level+1) {
-		w.refuse(i, "the embedded shell would split a value in ${…} without quotes; write double quotes around the ${…}")
-		return
+	if w.splitOutside(level + 1) {
+		p, _ := w.up(level + 1).(*syntax.ParamExp)
+		sets := p.Exp != nil && (p.Exp.Op == syntax.AssignUnset || p.Exp.Op == syntax.AssignUnsetOrNull)
+		if w.t.dialect == Embedded || sets && w.t.dialect != Zsh {
+			w.refuse(i, "the shell would split the value in a ${…} without quotes; write double quotes around the whole ${…}")
+			return
+		}
 	}
-	if h.form == inSingle && w.quotedOutside(level+1) {
+	if (h.form == inSingle || h.form == inDollar) && w.quotedOutside(level+1) {
 		w.refuse(i, "a value in single quotes inside of double quotes has no form that all shells agree on; leave the inner quotes out")
 		return
 	}
@@ -477,6 +596,16 @@ func (w *placer) splitOutside(level int) bool {
 	switch w.up(level + 2).(type) {
 	case *syntax.CallExpr, *syntax.WordIter, *syntax.ArrayElem:
 		return true
+	}
+	return w.splitOutside(level + 2)
+}
+
+// braces reports whether a word has a brace outside of quotes.
+func braces(word *syntax.Word) bool {
+	for _, p := range word.Parts {
+		if lit, ok := p.(*syntax.Lit); ok && strings.Contains(strings.ReplaceAll(lit.Value, `\{`, ""), "{") {
+			return true
+		}
 	}
 	return false
 }
@@ -523,21 +652,26 @@ func (w *placer) role(i int, word *syntax.Word, parent syntax.Node, level int, w
 		h.List = whole
 	case *syntax.Assign:
 		if p.Value != word {
-			return w.arithmetic(i, whole) // a[…]=x
+			return w.index(i, whole) // a[…]=x
+		}
+		if why := w.declared(p, level); why != "" {
+			w.refuse(i, "%s", why)
+			return false
 		}
 		if p.Naked && !strings.Contains(before(word, h.name), "=") {
 			w.refuse(i, "a value cannot be the name of a variable; write NAME=value with a name of your own")
 			return false
 		}
-		if w.quotedDecl(level) && h.form != bare {
-			return true
-		}
 	case *syntax.ArrayElem:
 		if p.Value != word {
-			return w.arithmetic(i, whole)
+			return w.index(i, whole)
 		}
 		h.List = whole
 	case *syntax.Redirect:
+		if st, ok := w.up(level + 1).(*syntax.Stmt); ok && (p.Hdoc == word || p.Op == syntax.WordHdoc) && w.program(st) {
+			w.refuse(i, "the command reads this as its program, so no value can stand in it; pass the value as an argument")
+			return false
+		}
 		switch {
 		case p.Hdoc == word:
 			h.form = inDouble
@@ -549,19 +683,25 @@ func (w *placer) role(i int, word *syntax.Word, parent syntax.Node, level int, w
 			return false
 		}
 	case *syntax.WordIter:
+		if p.Name != nil && w.evaluated[p.Name.Value] {
+			w.refuse(i, "the variable %s is evaluated when it is set; give the loop a plain variable", p.Name.Value)
+			return false
+		}
 		h.List = whole
 	case *syntax.CaseClause, *syntax.CaseItem:
 	case *syntax.BinaryTest:
-		return w.binaryTest(i, p)
+		return w.binaryTest(i, p, word)
 	case *syntax.UnaryTest:
 		switch p.Op {
 		case syntax.TsVarSet, syntax.TsRefVar, syntax.TsOptSet:
 			w.refuse(i, "a value cannot be the name of a variable or option, as %s expects", p.Op)
 			return false
+		case syntax.TsFdTerm:
+			h.Int = true
 		}
 	case *syntax.ParenTest, *syntax.TestClause:
 	case *syntax.ParamExp:
-		return w.expansion(i, p, word, whole)
+		return w.expansion(i, p, word, whole) && w.outer(i, level)
 	case *syntax.ArithmExp, *syntax.ArithmCmd, *syntax.LetClause, *syntax.BinaryArithm, *syntax.UnaryArithm, *syntax.ParenArithm, *syntax.FlagsArithm, *syntax.CStyleLoop:
 		return w.arithmetic(i, whole)
 	default:
@@ -571,15 +711,106 @@ func (w *placer) role(i int, word *syntax.Word, parent syntax.Node, level int, w
 	return true
 }
 
-// quotedDecl reports whether an assignment belongs to export and its like.
-func (w *placer) quotedDecl(level int) bool {
-	_, ok := w.up(level + 1).(*syntax.DeclClause)
-	return ok
+// outer decides by what the word is for in which a ${x:-value} stands: the value
+// is, or is a part of, that word.
+func (w *placer) outer(i, level int) bool {
+	if w.t.Holes[i].form == inIndex || w.t.Holes[i].form == inArithm {
+		return true // an index or an offset, and no value of the word
+	}
+	level++
+	if _, ok := w.up(level).(*syntax.DblQuoted); ok {
+		level++
+	}
+	word, ok := w.up(level).(*syntax.Word)
+	if !ok {
+		w.refuse(i, "a value here has no safe form; pass it in a variable, as in env: {VALUE: …}")
+		return false
+	}
+	form := w.t.Holes[i].form
+	if !w.role(i, word, w.up(level+1), level+1, false) {
+		return false
+	}
+	w.t.Holes[i].form = form
+	return true
 }
 
-func (w *placer) binaryTest(i int, p *syntax.BinaryTest) bool {
+// index makes the hole one for an integer in a subscript.
+func (w *placer) index(i int, whole bool) bool {
+	if !w.arithmetic(i, whole) {
+		return false
+	}
+	w.t.Holes[i].form = inIndex
+	return true
+}
+
+// declared says why an assignment would evaluate its value, or "".
+func (w *placer) declared(a *syntax.Assign, level int) string {
+	name := ""
+	switch {
+	case a.Name != nil:
+		name = a.Name.Value
+	case a.Value != nil:
+		name, _, _ = strings.Cut(wordStart(a.Value), "=")
+	}
+	if w.evaluated[name] {
+		return fmt.Sprintf("the variable %s is evaluated when it is set, and a value could be code there; use a plain variable", name)
+	}
+	decl, ok := w.up(level + 1).(*syntax.DeclClause)
+	if !ok {
+		return ""
+	}
+	letters := declLetters(decl)
+	switch {
+	case strings.ContainsAny(letters, "inEF"):
+		return decl.Variant.Value + " with this option evaluates the value, which could be code; use a plain variable"
+	case strings.ContainsAny(letters, "aA") && a.Array == nil || w.arrays[name] && a.Array == nil && decl.Variant.Value != "export":
+		return decl.Variant.Value + " would read the value as a list of an array; write the list as (…)"
+	case a.Naked && w.t.dialect == Embedded:
+		return "the embedded shell expands a quoted NAME=value again; write NAME=\"value\" with the quotes behind the ="
+	}
+	return ""
+}
+
+// wordStart returns the constant beginning of a word.
+func wordStart(word *syntax.Word) string {
+	if len(word.Parts) == 0 {
+		return ""
+	}
+	switch p := word.Parts[0].(type) {
+	case *syntax.Lit:
+		return p.Value
+	case *syntax.SglQuoted:
+		return p.Value
+	case *syntax.DblQuoted:
+		if len(p.Parts) > 0 {
+			if lit, ok := p.Parts[0].(*syntax.Lit); ok {
+				return lit.Value
+			}
+		}
+	}
+	return ""
+}
+
+// program reports whether a statement is an interpreter that reads its program
+// from stdin.
+func (w *placer) program(st *syntax.Stmt) bool {
+	c, ok := st.Cmd.(*syntax.CallExpr)
+	if !ok {
+		return false
+	}
+	args := make([]Arg, len(c.Args))
+	for k, word := range c.Args {
+		args[k], _ = w.arg(word)
+	}
+	return readsProgram(args)
+}
+
+func (w *placer) binaryTest(i int, p *syntax.BinaryTest, word *syntax.Word) bool {
 	switch p.Op {
 	case syntax.TsReMatch:
+		if p.X == syntax.TestExpr(word) {
+			return true
+		}
 		w.refuse(i, "a value after =~ would be a pattern; write == to compare with it")
 		return false
 	case syntax.TsEql, syntax.TsNeq, syntax.TsLeq, syntax.TsGeq, syntax.TsLss, syntax.TsGtr:
@@ -592,6 +823,13 @@ func (w *placer) binaryTest(i int, p *syntax.BinaryTest) bool {
 func (w *placer) expansion(i int, p *syntax.ParamExp, word *syntax.Word, whole bool) bool {
 	switch {
 	case p.Exp != nil && p.Exp.Word == word:
+		if p.Flags != nil {
+			break // of zsh, some of which evaluate
+		}
+		if (p.Exp.Op == syntax.AssignUnset || p.Exp.Op == syntax.AssignUnsetOrNull) && p.Param != nil && w.evaluated[p.Param.Value] {
+			w.refuse(i, "the variable %s is evaluated when it is set; use a plain one", p.Param.Value)
+			return false
+		}
 		switch p.Exp.Op {
 		case syntax.AlternateUnset, syntax.AlternateUnsetOrNull, syntax.DefaultUnset, syntax.DefaultUnsetOrNull,
 			syntax.ErrorUnset, syntax.ErrorUnsetOrNull, syntax.AssignUnset, syntax.AssignUnsetOrNull:
@@ -599,7 +837,7 @@ func (w *placer) expansion(i int, p *syntax.ParamExp, word *syntax.Word, whole b
 		}
 	case p.Repl != nil && (p.Repl.Orig == word || p.Repl.With == word):
 	default: // an index, an offset or a length
-		return w.arithmetic(i, whole)
+		return w.index(i, whole)
 	}
 	w.refuse(i, "a value in this form of ${…} has no safe form; assign it to a variable first")
 	return false
@@ -653,15 +891,25 @@ func (w *placer) hereDocument(r *syntax.Redirect) {
 		}
 	}
 	body := w.t.marked[r.Hdoc.Pos().Offset():r.Hdoc.End().Offset()]
-	holes := false
+	holes, raws := false, false
 	for i := range w.t.Holes {
-		holes = holes || !w.t.Holes[i].Raw && strings.Contains(body, w.t.Holes[i].name)
+		in := strings.Contains(body, w.t.Holes[i].name)
+		holes = holes || in && w.t.Holes[i].Kind != RawText
+		raws = raws || in && w.t.Holes[i].Kind == RawText
 	}
 	if !quoted || !holes {
 		return
 	}
+	if raws {
+		for i := range w.t.Holes {
+			if strings.Contains(body, w.t.Holes[i].name) {
+				w.refuse(i, "values and raw() in one here-document with a quoted delimiter have no form together; use two")
+			}
+		}
+		return
+	}
 	for _, c := range delim {
-		if c != '_' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+		if c != '_' && c != '-' && c != '.' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
 			for i := range w.t.Holes {
 				if strings.Contains(body, w.t.Holes[i].name) {
 					w.refuse(i, "a value in a here-document needs a delimiter of letters, such as EOF")
@@ -690,27 +938,75 @@ func (w *placer) call(c *syntax.CallExpr) {
 		args[k], holes[k] = w.arg(word)
 	}
 	refuse := func(k int, format string, a ...any) {
+		if k >= len(holes) {
+			return
+		}
 		for _, i := range holes[k] {
 			w.refuse(i, format, a...)
 		}
 	}
-	if k, why := ProgramText(args); k >= 0 {
-		refuse(k, "%s", why)
+	for range args { // there may be several
+		at, why := scan{strict: true}.program(args, 0, 0)
+		if at < 0 {
+			break
+		}
+		refuse(at, "%s", why)
+		args[at].Dynamic = false
 	}
+	for k, word := range c.Args { // as they were
+		args[k], _ = w.arg(word)
+	}
+	for len(args) > 1 && slices.Contains(prefixes, args[0].Text) {
+		skip := 1
+		for skip < len(args)-1 && strings.HasPrefix(args[skip].Text, "-") && !args[skip].Dynamic {
+			skip++
+		}
+		args, holes = args[skip:], holes[skip:]
+	}
+	w.builtin(args, refuse)
+}
+
+// prefixes run the command that follows in the shell itself.
+var prefixes = []string{"command", "builtin", "exec", "noglob", "nocorrect", "-"}
+
+// builtin looks at what a command of the shell itself makes of its arguments.
+func (w *placer) builtin(args []Arg, refuse func(int, string, ...any)) {
+	ints := w.t.dialect == Mksh || w.t.dialect == Zsh
 	switch name := args[0].Text; name {
 	case "eval", "source", ".", "alias", "trap":
 		for k := range args {
 			refuse(k, "%s reads its arguments as shell text again, so no value can stand in them; pass it in a variable", name)
 		}
 	case "printf":
-		if len(args) > 2 && args[1].Text == "-v" {
-			refuse(2, "a value cannot be the name of a variable; write a name of your own")
+		k := 1
+		if k < len(args) && strings.HasPrefix(args[k].Text, "-v") {
+			refuse(k, "a value cannot be the name of a variable; write a name of your own")
+			if args[k].Text == "-v" {
+				k++
+				refuse(k, "a value cannot be the name of a variable; write a name of your own")
+			}
+			k++
 		}
-		if len(args) > 1 && args[1].Dynamic && args[1].Text == "" {
-			refuse(1, "a value cannot be the format of printf; write printf '%%s' and the value")
+		if k < len(args) && args[k].Text == "--" && !args[k].Dynamic {
+			k++
 		}
-	case "read", "unset", "getopts", "mapfile", "readarray", "let":
+		refuse(k, "a value cannot stand in the format of printf; write printf '%%s' and the value")
+		if w.t.dialect == Zsh && k < len(args) && strings.Trim(args[k].Text, "%s<>[] \\n") != "" && !strings.Contains(strings.ReplaceAll(args[k].Text, "%%", ""), "%s") {
+			for j := k + 1; j < len(args); j++ {
+				refuse(j, "printf of zsh evaluates numbers, and a value could be code there; write %%s")
+			}
+		}
+	case "shift", "exit", "return", "break", "continue", "ulimit", "repeat":
 		for k := range args[1:] {
+			if ints {
+				refuse(k+1, "this shell evaluates the argument of %s, and a value could be code there; check it with case first", name)
+			}
+		}
+	case "read", "unset", "getopts", "mapfile", "readarray", "let", "integer", "float", "nameref", "vared", "zparseopts":
+		for k := range args[1:] {
+			if name == "read" && args[k].Text == "-p" {
+				continue
+			}
 			refuse(k+1, "%s takes names of variables, which a value cannot be; write a name of your own", name)
 		}
 	case "export", "readonly", "local", "declare", "typeset":
@@ -719,7 +1015,7 @@ func (w *placer) call(c *syntax.CallExpr) {
 				refuse(k+1, "a value cannot be the name of a variable; write NAME=value with a name of your own")
 			}
 		}
-	case "set", "shopt", "enable", "bind", "complete", "compgen", "fc", "hash":
+	case "set", "shopt", "enable", "bind", "complete", "compgen", "fc", "hash", "setopt", "unsetopt", "emulate", "zmodload", "autoload", "zstyle", "compdef", "functions":
 		for k := range args[1:] {
 			if args[k+1].Text == "--" && !args[k+1].Dynamic {
 				break
@@ -738,7 +1034,17 @@ func (w *placer) test(args []Arg, refuse func(int, string, ...any)) {
 	if args[0].Text == "[" && len(operands) > 0 && operands[len(operands)-1].Text == "]" {
 		operands = operands[:len(operands)-1]
 	}
+	ints := w.t.dialect == Mksh || w.t.dialect == Zsh
 	for k, a := range operands {
+		if !a.Dynamic && ints {
+			switch a.Text {
+			case "-eq", "-ne", "-lt", "-le", "-gt", "-ge":
+				refuse(k, "this shell evaluates numbers in test, and a value could be code there; write [[ … ]] with a value of type int")
+				refuse(k+2, "this shell evaluates numbers in test, and a value could be code there; write [[ … ]] with a value of type int")
+			case "-t":
+				refuse(k+2, "this shell evaluates the number, and a value could be code there; write the number")
+			}
+		}
 		boundary := k == 0 || !operands[k-1].Dynamic && (operands[k-1].Text == "!" || operands[k-1].Text == "-a" || operands[k-1].Text == "-o" || operands[k-1].Text == "(")
 		if !a.Dynamic {
 			if boundary && (a.Text == "-v" || a.Text == "-R") && k+1 < len(operands) {
@@ -765,7 +1071,7 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 		for s != "" {
 			first, at := -1, len(s)
 			for i := range w.t.Holes {
-				if k := strings.Index(s, w.t.Holes[i].name); k >= 0 && k < at && !w.t.Holes[i].Raw {
+				if k := strings.Index(s, w.t.Holes[i].name); k >= 0 && k < at && w.t.Holes[i].Kind != RawText {
 					first, at = i, k
 				}
 			}
@@ -790,12 +1096,14 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 		case *syntax.Lit:
 			add(p.Value, quoted)
 		case *syntax.SglQuoted:
+			a.Unknown = a.Unknown || p.Dollar && strings.Contains(p.Value, `\`)
 			add(p.Value, true)
 		case *syntax.DblQuoted:
 			for _, q := range p.Parts {
 				part(q, true)
 			}
 		default:
+			a.Unknown = true
 			// What an expansion gives is not known; a value that stands deeper
 			// in it, say in $(…), counts as one of this argument.
 			constant = false
@@ -808,7 +1116,7 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 					text = n.Value
 				}
 				for i := range w.t.Holes {
-					if !w.t.Holes[i].Raw && strings.Contains(text, w.t.Holes[i].name) {
+					if w.t.Holes[i].Kind != RawText && strings.Contains(text, w.t.Holes[i].name) {
 						holes = append(holes, i)
 					}
 				}
@@ -820,5 +1128,8 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 		part(p, false)
 	}
 	a.Text, a.Dynamic = text.String(), len(holes) > 0
+	if len(holes) > 0 {
+		a.NoDash = w.t.Holes[holes[0]].Kind == NoDash
+	}
 	return a, holes
 }

@@ -29,13 +29,13 @@ var payloads = []string{
 }
 
 // split makes pieces and holes of a text with ⟨⟩ for holes.
-func split(text string) (pieces, holes []string, raw []bool) {
+func split(text string) (pieces, holes []string, kinds []safety.Kind) {
 	pieces = strings.Split(text, "⟨⟩")
 	for range len(pieces) - 1 {
 		holes = append(holes, "${{ v }}")
-		raw = append(raw, false)
+		kinds = append(kinds, safety.AnyValue)
 	}
-	return pieces, holes, raw
+	return pieces, holes, kinds
 }
 
 // contexts print the value between < and > and nothing else.
@@ -138,8 +138,8 @@ func TestContexts(t *testing.T) {
 				if c.only != "" && !strings.Contains(c.only, shell) {
 					continue
 				}
-				pieces, holes, raw := split(c.text)
-				st, err := safety.ParseShell(pieces, holes, raw, dialect(shell))
+				pieces, holes, kinds := split(c.text)
+				st, err := safety.ParseShell(pieces, holes, kinds, dialect(shell))
 				if err != nil {
 					t.Errorf("%s: %v", c.name, err)
 					continue
@@ -212,9 +212,47 @@ func TestRefused(t *testing.T) {
 		{"echo ${x#⟨⟩}", "no safe form"},
 		{"echo ${x:-⟨⟩}", "double quotes around"},
 		{"echo 'a", "closing quote"},
+		{`"${CC:-⟨⟩}" M`, "name of a command"},
+		{`echo $(( ${n:-⟨⟩} + 1 ))`, "stands alone"},
+		{"command eval ⟨⟩", "eval reads"},
+		{"builtin eval ⟨⟩", "eval reads"},
+		{"command printf -v ⟨⟩ x", "name of a variable"},
+		{"builtin unset ⟨⟩", "names of variables"},
+		{"command set ⟨⟩", "write set --"},
+		{"command ⟨⟩ M", "name of a command"},
+		{"exec ⟨⟩ M", "name of a command"},
+		{"timeout 5 ⟨⟩ M", "name of a command"},
+		{"env ⟨⟩", "by env"},
+		{"echo M | xargs ⟨⟩", "name of a command"},
+		{`find . -exec ⟨⟩ M \;`, "name of a command"},
+		{"ssh ⟨⟩ uptime", "option of ssh"},
+		{"python3 ⟨⟩", "option of python3"},
+		{"sh ⟨⟩ 'touch M'", "option of sh"},
+		{"declare -i x=⟨⟩", "evaluated when it is set"},
+		{"declare -i n; n+=⟨⟩", "evaluated when it is set"},
+		{"declare -i n; for n in ⟨⟩; do :; done", "evaluated when it is set"},
+		{"declare -n r=⟨⟩", "evaluated when it is set"},
+		{`declare -a x="⟨⟩"`, "list of an array"},
+		{`a=(); declare a="⟨⟩"`, "list of an array"},
+		{"RANDOM=⟨⟩", "evaluated when it is set"},
+		{"COLUMNS=⟨⟩ ls", "evaluated when it is set"},
+		{"PS4=⟨⟩", "evaluated when it is set"},
+		{"printf -v⟨⟩ x", "name of a variable"},
+		{`printf "hello ⟨⟩\n"`, "format of printf"},
+		{"printf -- ⟨⟩", "format of printf"},
+		{`sh {-c,⟨⟩}`, "quote the braces"},
+		{"sh $S -c ⟨⟩", "sh -c reads"},
+		{`"$BASH" -c ⟨⟩`, "reads this argument"},
+		{"sh <<EOF\necho ⟨⟩\nEOF", "as its program"},
+		{`sh <<<"echo ⟨⟩"`, "as its program"},
+		{"cat <<'EOF' | sh\n⟨⟩\nEOF", "read as a program"},
+		{`echo "⟨⟩" | bash -s`, "read as a program"},
+		{`printf '[%s]' ${x:-"⟨⟩"}`, "double quotes around"},
+		{`echo \⟨⟩ x`, "backslash"},
+		{`local "x=⟨⟩"`, "quotes behind the ="},
 	} {
-		pieces, holes, raw := split(tt.text)
-		_, err := safety.ParseShell(pieces, holes, raw, safety.Embedded)
+		pieces, holes, kinds := split(tt.text)
+		_, err := safety.ParseShell(pieces, holes, kinds, safety.Embedded)
 		if tt.want == "sh reads" {
 			tt.want = "sh -c reads"
 		}
@@ -224,11 +262,26 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestAllowed: ordinary text that must not be refused.
+func TestAllowed(t *testing.T) {
+	for _, text := range []string{
+		"sh ./⟨⟩ x", "python3 script.py ⟨⟩", "ssh user@⟨⟩ uptime", "env A=⟨⟩ make", "timeout ⟨⟩ make", "bash -c 'echo \"$1\"' sh ⟨⟩",
+		"[[ ⟨⟩ =~ ^[0-9]+$ ]]", "cat <<'E-F'\n⟨⟩\nE-F", `read -p "⟨⟩" x`, "printf '%s %d\\n' ⟨⟩ ⟨⟩", "export PATH=⟨⟩:$PATH", "awk -v x=⟨⟩ '{print x}' ⟨⟩",
+		"docker run img ls ⟨⟩", "git log -- bash -c ⟨⟩", "echo sh -c ⟨⟩", "python3 x.py <<EOF\n⟨⟩\nEOF", "echo ⟨⟩ | sh ./script", "grep -r ⟨⟩ .",
+		"if [ ⟨⟩ = x ]; then echo; fi", "[ -f ⟨⟩ ]", "test -n ⟨⟩", "echo $(( $(wc -l <⟨⟩) + 1 ))", "find ⟨⟩ -name ⟨⟩ -exec rm {} +", "a[⟨⟩]=x", "${CC:-cc} ⟨⟩", "$EDITOR ⟨⟩",
+	} {
+		pieces, holes, kinds := split(text)
+		if _, err := safety.ParseShell(pieces, holes, kinds, safety.Bash); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 // TestIntegers: arithmetic takes integers only.
 func TestIntegers(t *testing.T) {
 	for _, text := range []string{"echo $((1-⟨⟩))", "a=(x y z); echo ${#a[⟨⟩+3]}", "x=abcdef; echo ${x:⟨⟩+3:2}", "[[ 5 -gt ⟨⟩ ]] && echo 4"} {
-		pieces, holes, raw := split(text)
-		st, err := safety.ParseShell(pieces, holes, raw, safety.Bash)
+		pieces, holes, kinds := split(text)
+		st, err := safety.ParseShell(pieces, holes, kinds, safety.Bash)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
@@ -264,8 +317,8 @@ func TestLists(t *testing.T) {
 		{`a=(⟨⟩); printf '<%s>' "${#a[@]}"`, []string{"1", "2 3"}, "<2>"},
 		{`printf '<%s>' "⟨⟩"`, []string{"1", "2"}, `<["1","2"]>`},
 	} {
-		pieces, holes, raw := split(tt.text)
-		st, err := safety.ParseShell(pieces, holes, raw, safety.Bash)
+		pieces, holes, kinds := split(tt.text)
+		st, err := safety.ParseShell(pieces, holes, kinds, safety.Bash)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -281,7 +334,7 @@ func TestLists(t *testing.T) {
 
 // TestPlace: positions are those of the source, whatever the marks did to it.
 func TestPlace(t *testing.T) {
-	_, err := safety.ParseShell([]string{"echo ", " ", "\necho 'x"}, []string{"${{ a }}", "${{\nlong }}"}, []bool{false, false}, safety.Bash)
+	_, err := safety.ParseShell([]string{"echo ", " ", "\necho 'x"}, []string{"${{ a }}", "${{\nlong }}"}, make([]safety.Kind, 2), safety.Bash)
 	var se *safety.ShellError
 	if err == nil {
 		t.Fatal("no error")
@@ -306,8 +359,8 @@ func FuzzShellText(f *testing.F) {
 		if len(text) > 2000 || strings.ContainsRune(value, 0) || strings.Count(text, "(")+strings.Count(text, "{")+strings.Count(text, "`") > 100 {
 			t.Skip()
 		}
-		pieces, holes, raw := split(text)
-		st, err := safety.ParseShell(pieces, holes, raw, safety.Dialect(d%5))
+		pieces, holes, kinds := split(text)
+		st, err := safety.ParseShell(pieces, holes, kinds, safety.Dialect(d%5))
 		if err != nil || len(holes) == 0 {
 			return
 		}
@@ -359,15 +412,15 @@ func FuzzShellText(f *testing.F) {
 
 // BenchmarkShellText: parsing a text of five values, and binding it.
 func BenchmarkShellText(b *testing.B) {
-	pieces, holes, raw := split("set -e\nfor f in ⟨⟩; do\n  cp -- \"$f\" ⟨⟩/'⟨⟩'\ndone\ncat <<EOF\n⟨⟩ and ⟨⟩\nEOF\n")
+	pieces, holes, kinds := split("set -e\nfor f in ⟨⟩; do\n  cp -- \"$f\" ⟨⟩/'⟨⟩'\ndone\ncat <<EOF\n⟨⟩ and ⟨⟩\nEOF\n")
 	b.Run("parse", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := safety.ParseShell(pieces, holes, raw, safety.Bash); err != nil {
+			if _, err := safety.ParseShell(pieces, holes, kinds, safety.Bash); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
-	st, err := safety.ParseShell(pieces, holes, raw, safety.Bash)
+	st, err := safety.ParseShell(pieces, holes, kinds, safety.Bash)
 	if err != nil {
 		b.Fatal(err)
 	}
