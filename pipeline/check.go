@@ -241,6 +241,9 @@ func (c *checker) step(s *Step) {
 	if s.IdleTimeout > 0 && !c.watched(s) {
 		c.add(s.Pos, "idleTimeout counts from the last byte of output, and stdout of the step does not pass through the runner; remove what sends it elsewhere")
 	}
+	if r := s.Retry; r != nil && (r.Attempts < 1 || r.Attempts > MaxAttempts || r.Delay < 0 || r.MaxDelay < 0) {
+		c.add(s.Pos, "retry has 1 to %d attempts and no negative delay", MaxAttempts)
+	}
 	if c.p.Mode == Sync && s.Sync {
 		c.add(s.Pos, "sync: true has a meaning in mode: async only; here each step waits for the one before it anyway")
 	}

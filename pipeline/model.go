@@ -166,6 +166,41 @@ type Step struct {
 	ContinueOnError bool
 	Timeout         time.Duration // 0: none
 	IdleTimeout     time.Duration // since the last byte of output; 0: none
+	Retry           *Retry        // nil: one attempt
+}
+
+// Retry says how often and when a step that failed is run again.
+type Retry struct {
+	Attempts    int           // with the first one; at least 1
+	Delay       time.Duration // before the second attempt; 0: none
+	Exponential bool          // the delay doubles each time, and is jittered
+	MaxDelay    time.Duration // no delay is longer; 0: 5 min
+	// On has the failures that are tried again; nil: every one.
+	On *RetryOn
+}
+
+// RetryOn names failures.
+type RetryOn struct {
+	Codes   []int // exit codes
+	Signals []syscall.Signal
+	Timeout bool // timeout and idleTimeout
+}
+
+// MaxAttempts is how many attempts a step may have.
+const MaxAttempts = 1000
+
+// DelayAfter returns the time between attempt n (from 1) and the next, before
+// any jitter.
+func (r *Retry) DelayAfter(n int) time.Duration {
+	limit := r.MaxDelay
+	if limit == 0 {
+		limit = 5 * time.Minute
+	}
+	d := r.Delay
+	for ; r.Exponential && n > 1 && d < limit; n-- {
+		d *= 2
+	}
+	return min(d, max(limit, 0))
 }
 
 // Ref is the name of a step somewhere in a file.

@@ -457,6 +457,59 @@ func (p *parser) readSuccessCodes(t *target, n *yaml.Node) {
 	}
 }
 
+var retryKeys = []string{"attempts", "delay", "backoff", "maxDelay", "on"}
+
+func (p *parser) readRetry(t *target, n *yaml.Node) {
+	if n.Kind != yaml.MappingNode {
+		p.add(pos(n), "retry is a mapping such as {attempts: 3, delay: 1s}, not %s", kindOf(n))
+		return
+	}
+	r := &Retry{}
+	t.step.Retry = r
+	p.pairs(n, func(k, v *yaml.Node) {
+		switch k.Value {
+		case "attempts":
+			r.Attempts = int(p.integer(v, 1, MaxAttempts))
+		case "delay":
+			r.Delay = p.duration(v)
+		case "maxDelay":
+			r.MaxDelay = p.duration(v)
+		case "backoff":
+			if v.Value != "fixed" && v.Value != "exponential" {
+				p.add(pos(v), "expected fixed or exponential, not %s", kindOf(v))
+			}
+			r.Exponential = v.Value == "exponential"
+		case "on":
+			r.On = &RetryOn{}
+			p.items(v, "exit codes, signals or timeout", func(c *yaml.Node) { p.retryOn(r.On, c) })
+		default:
+			p.add(pos(k), "unknown key %q in retry%s", k.Value, didYouMean(k.Value, retryKeys, "; it has "+strings.Join(retryKeys, ", ")))
+		}
+	})
+	if r.Attempts == 0 {
+		p.add(pos(n), "retry needs attempts, as in {attempts: 3}; the first one counts")
+		r.Attempts = 1
+	}
+}
+
+func (p *parser) retryOn(on *RetryOn, n *yaml.Node) {
+	switch {
+	case n.Kind == yaml.ScalarNode && n.Tag == "!!int":
+		on.Codes = append(on.Codes, int(p.integer(n, 0, 255)))
+	case n.Kind == yaml.ScalarNode && n.Value == "timeout":
+		on.Timeout = true
+	case n.Kind == yaml.ScalarNode:
+		sig, err := ParseSignal(n.Value)
+		if err != nil {
+			p.add(pos(n), "expected an exit code, a signal or timeout, not %s", kindOf(n))
+			return
+		}
+		on.Signals = append(on.Signals, sig)
+	default:
+		p.add(pos(n), "expected an exit code, a signal or timeout, not %s", kindOf(n))
+	}
+}
+
 func (p *parser) readMaxBuffer(t *target, n *yaml.Node) {
 	if !p.scalar(n, "a size such as 64KiB") {
 		return

@@ -84,6 +84,8 @@ func init() { // not a literal: the readers refer to the table again
 		{"continueOnError", atSteps, "a failure of the step fails nothing else", func(p *parser, t *target, n *yaml.Node) { t.step.ContinueOnError = p.boolean(n) }},
 		{"idleTimeout", atSteps, "a duration without output, after which the tree is ended", func(p *parser, t *target, n *yaml.Node) { t.step.IdleTimeout = p.duration(n) }},
 
+		{"retry", atSteps, "{attempts, delay, backoff: fixed or exponential, maxDelay, on: [codes, signals, timeout]}: run it again after a failure", (*parser).readRetry},
+
 		{"spawn", atProgram, "program and arguments; output streams", (*parser).readSpawn},
 		{"exec", atProgram, "shell text; output is buffered", (*parser).readExec},
 		{"execFile", atProgram, "program and arguments; output is buffered", (*parser).readExecFile},
@@ -123,7 +125,7 @@ func init() { // not a literal: the readers refer to the table again
 var byName map[string]*key
 
 // planned are keys of the language that this version does not have.
-var planned = strings.Fields("fork on send cluster detached unref background ready restart retry matrix forEach run with sources generates lock")
+var planned = strings.Fields("fork on send cluster detached unref background ready restart matrix forEach run with sources generates lock")
 
 // keysAt returns the names of the keys that may stand at a place.
 func keysAt(at place) []string {

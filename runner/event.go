@@ -21,9 +21,10 @@ const (
 	EventWarning                        // Message
 	EventStepEnd                        // Result
 	EventRunEnd                         // the last event
+	EventRetry                          // an attempt failed, and another comes: Result, Attempt, Delay
 )
 
-var eventNames = []string{"none", "stepStart", "spawn", "data", "exit", "close", "warning", "stepEnd", "runEnd"}
+var eventNames = []string{"none", "stepStart", "spawn", "data", "exit", "close", "warning", "stepEnd", "runEnd", "retry"}
 
 // String returns the name of the type, as in "stepStart".
 func (t EventType) String() string { return eventNames[t] }
@@ -55,6 +56,8 @@ type Event struct {
 	Exit     Status
 	Message  string
 	Result   *StepResult
+	Attempt  int           // of EventRetry: which one failed, from 1
+	Delay    time.Duration // of EventRetry: until the next one
 }
 
 // StepStatus is the state that a step ends in.
@@ -103,6 +106,9 @@ type StepResult struct {
 	// CancelledBy is the label of the step whose failure ended or skipped this
 	// one; "" where it was none.
 	CancelledBy string
+	// Attempts are the earlier attempts of a step that was run again, in order;
+	// the rest of the result is the last one's.
+	Attempts []StepResult
 	// Left names the processes that were still there when the step had ended.
 	Left []string
 }
@@ -155,9 +161,16 @@ type Result struct {
 // cannot be read any more.
 func (r *Result) Close() {
 	for i := range r.Steps {
-		for j := range r.Steps[i].Stages {
-			r.Steps[i].Stages[j].stdout.close()
-			r.Steps[i].Stages[j].stderr.close()
-		}
+		r.Steps[i].close()
+	}
+}
+
+func (r *StepResult) close() {
+	for j := range r.Stages {
+		r.Stages[j].stdout.close()
+		r.Stages[j].stderr.close()
+	}
+	for i := range r.Attempts {
+		r.Attempts[i].close()
 	}
 }

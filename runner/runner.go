@@ -6,10 +6,9 @@ package runner
 import (
 	"container/heap"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -176,11 +175,9 @@ func (r *run) vars(params map[string]any, args []string) {
 	if args == nil {
 		args = []string{}
 	}
-	id := make([]byte, 6)
-	_, _ = rand.Read(id)
 	r.base = pipeline.Vars{
 		Params: params, Args: args, Env: env, Dir: r.dir,
-		Pipeline: map[string]any{"name": r.p.Name, "file": r.p.File, "dir": r.p.Dir, "runId": hex.EncodeToString(id)},
+		Pipeline: map[string]any{"name": r.p.Name, "file": r.p.File, "dir": r.p.Dir, "runId": fmt.Sprintf("%012x", rand.N(uint64(1)<<48))},
 	}
 	r.absParams = map[string]any{}
 	for _, prm := range r.p.Params {
@@ -228,6 +225,14 @@ type run struct {
 	cause     *StepResult
 	interrupt error
 	cleanup   *time.Timer
+	later     []laterStep // steps that wait for their next attempt, soonest first
+	wake      *time.Timer // for the first of them
+}
+
+// laterStep is a step that waits for its next attempt.
+type laterStep struct {
+	at    time.Time
+	index int
 }
 
 // node is the state of a step or a barrier.
@@ -272,9 +277,12 @@ func (r *run) loop(ctx context.Context) *Result {
 	}
 	r.startReady()
 	for r.left > 0 {
-		var cleanup <-chan time.Time
+		var cleanup, wake <-chan time.Time
 		if r.cleanup != nil {
 			cleanup = r.cleanup.C
+		}
+		if r.wake != nil {
+			wake = r.wake.C
 		}
 		select {
 		case ex := <-r.done:
@@ -290,6 +298,8 @@ func (r *run) loop(ctx context.Context) *Result {
 			timeout = nil
 			r.interrupt = fmt.Errorf("%s: the pipeline took %w of %s", r.p.File, errTimeout, r.p.Timeout)
 			r.halt(stopRequest{})
+		case <-wake:
+			r.again()
 		case <-cleanup:
 			r.cleanup = nil
 			r.noMore = true
@@ -369,6 +379,12 @@ func (r *run) halt(req stopRequest) {
 }
 
 func (r *run) stopRunning(req stopRequest) {
+	later := r.later
+	r.later = nil
+	r.setWake()
+	for _, l := range later { // there is no next attempt
+		r.conclude(l.index)
+	}
 	for _, ex := range r.running {
 		ex.requestStop(req)
 	}
@@ -385,6 +401,14 @@ func (r *run) startReady() {
 		}
 		res := &r.results[i]
 		start, why := r.decide(i)
+		if res.Attempts != nil { // that it runs was decided before the first one
+			start, why = !r.stopping, nil
+			if !start {
+				heap.Pop(&r.ready)
+				r.conclude(i)
+				continue
+			}
+		}
 		if start {
 			weight := processes(r.p.Steps[i])
 			if r.limit > 0 && r.busy > 0 && r.busy+weight > r.limit {
@@ -453,7 +477,9 @@ func (r *run) start(i, weight int) {
 	res := &r.results[i]
 	res.Status = StatusRunning
 	res.Start = time.Now()
-	r.emit(Event{Type: EventStepStart, Step: i})
+	if res.Attempts == nil {
+		r.emit(Event{Type: EventStepStart, Step: i})
+	}
 	ex := &execution{r: r, index: i, step: r.p.Steps[i], weight: weight, stopReq: make(chan stopRequest, 4)}
 	ex.vars = r.stepVars(i, r.dir)
 	r.running[i] = ex
@@ -469,8 +495,9 @@ func (r *run) finished(ex *execution) {
 	delete(r.running, ex.index)
 	r.busy -= ex.weight
 	res := &r.results[ex.index]
-	start := res.Start
+	start, attempts := res.Start, res.Attempts
 	*res = ex.result
+	res.Attempts = attempts
 	res.Index, res.Label, res.Start, res.End = ex.index, r.p.Label(ex.index), start, time.Now()
 	r.mask(res)
 	// A step that failed before it was asked to end, failed.
@@ -480,7 +507,68 @@ func (r *run) finished(ex *execution) {
 			res.CancelledBy = r.cause.Label
 		}
 	}
+	if r.retry(ex.index) {
+		return
+	}
 	r.conclude(ex.index)
+}
+
+// retry makes a step that failed wait for its next attempt, if it is to have one.
+func (r *run) retry(i int) bool {
+	res, how := &r.results[i], r.p.Steps[i].Retry
+	n := len(res.Attempts) + 1
+	if how == nil || n >= how.Attempts || r.stopping || res.Status != StatusFailure || !retried(how.On, res) {
+		return false
+	}
+	delay := how.DelayAfter(n)
+	if how.Exponential && delay > 1 {
+		delay = delay/2 + rand.N(delay/2+1) // or all that failed together come back together
+	}
+	attempt := *res
+	attempt.Attempts = nil
+	r.emit(Event{Type: EventRetry, Step: i, Result: &attempt, Attempt: n, Delay: delay})
+	res.Attempts = append(res.Attempts, attempt)
+	l := laterStep{time.Now().Add(delay), i}
+	at, _ := slices.BinarySearchFunc(r.later, l, func(a, b laterStep) int { return a.at.Compare(b.at) })
+	r.later = slices.Insert(r.later, at, l)
+	r.setWake()
+	return true
+}
+
+// retried reports whether a failure is one of those that are tried again.
+func retried(on *pipeline.RetryOn, res *StepResult) bool {
+	if on == nil {
+		return true
+	}
+	switch res.Reason {
+	case ReasonTimeout, ReasonIdleTimeout:
+		return on.Timeout
+	case ReasonSignal:
+		return slices.ContainsFunc(on.Signals, func(s syscall.Signal) bool { return pipeline.SignalName(s) == res.Signal })
+	case ReasonExit:
+		return slices.Contains(on.Codes, res.ExitCode)
+	}
+	return false
+}
+
+// setWake sets the timer for the next attempt that is due.
+func (r *run) setWake() {
+	if r.wake != nil {
+		r.wake.Stop()
+		r.wake = nil
+	}
+	if len(r.later) > 0 {
+		r.wake = time.NewTimer(time.Until(r.later[0].at))
+	}
+}
+
+// again makes the steps ready whose next attempt is due.
+func (r *run) again() {
+	for len(r.later) > 0 && !r.later[0].at.After(time.Now()) {
+		heap.Push(&r.ready, int32(r.later[0].index)) //nolint:gosec // bounded by the size of a file
+		r.later = r.later[1:]
+	}
+	r.setWake()
 }
 
 // mask takes the secrets from what a result says.

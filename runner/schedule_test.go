@@ -10,7 +10,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -45,6 +47,49 @@ func prog(c *runner.Cmd) runnertest.Behaviour {
 		}
 	}
 	return b
+}
+
+// progOnce is prog for one run: with the word once a process fails the first
+// time only.
+func progOnce() func(*runner.Cmd) runnertest.Behaviour {
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	return func(c *runner.Cmd) runnertest.Behaviour {
+		b := prog(c)
+		mu.Lock()
+		defer mu.Unlock()
+		if slices.Contains(c.Args, "once") && seen[c.Step] {
+			b.Status = runner.Status{}
+		}
+		seen[c.Step] = true
+		return b
+	}
+}
+
+// TestBackoff: the delay doubles, is jittered downwards by half at the most, and
+// is capped.
+func TestBackoff(t *testing.T) {
+	p := parse(t, `steps: [{name: a, retry: {attempts: 6, delay: 1s, maxDelay: 4s, backoff: exponential}, spawn: ["true", exit=3]}]`)
+	synctest.Test(t, func(t *testing.T) {
+		var delays []time.Duration
+		r := runner.Runner{Engine: &runnertest.Engine{Behave: prog}, Sink: func(e runner.Event) {
+			if e.Type == runner.EventRetry {
+				delays = append(delays, e.Delay)
+				if e.Attempt != len(delays) || e.Result.ExitCode != 3 {
+					t.Errorf("attempt %d: %+v", e.Attempt, e.Result)
+				}
+			}
+		}}
+		res, err := r.Run(t.Context(), p)
+		if err != nil || len(res.Steps[0].Attempts) != 5 {
+			t.Fatal(err, res)
+		}
+		for i, want := range []time.Duration{1, 2, 4, 4, 4} {
+			if want *= time.Second; delays[i] < want/2 || delays[i] > want {
+				t.Errorf("delay %d is %s, expected %s to %s", i+1, delays[i], want/2, want)
+			}
+		}
+	})
 }
 
 func statuses(res *runner.Result) string {
@@ -125,6 +170,32 @@ timeout: 1s
 steps:
   - {name: a, spawn: ["true", for=9s]}
   - {name: b, if: cancelled(), spawn: ["true"]}`, runner.Runner{}, "a:cancelled b:success", 124, time.Second},
+		{"retry with a fixed delay", `
+steps:
+  - {name: a, retry: {attempts: 3, delay: 2s}, spawn: ["true", for=1s, exit=3]}
+  - {name: b, spawn: ["true"]}`, runner.Runner{}, "a:failure b:skipped", 3, 7 * time.Second},
+		{"the last attempt counts", `
+steps:
+  - {name: a, retry: {attempts: 2, delay: 2s}, spawn: ["true", exit=3, once]}
+  - {name: b, needs: a, if: "steps.a.exitCode == 0", spawn: ["true"]}`, runner.Runner{}, "a:success b:success", 0, 2 * time.Second},
+		{"who waits for an attempt lets others run", `
+mode: async
+maxParallel: 1
+steps:
+  - {name: a, retry: {attempts: 2, delay: 5s}, spawn: ["true", exit=3, once]}
+  - {name: b, spawn: ["true", for=4s]}`, runner.Runner{}, "a:success b:success", 0, 5 * time.Second},
+		{"no attempt after the end of the run", `
+mode: async
+maxParallel: 0
+steps:
+  - {name: a, retry: {attempts: 9, delay: 5s}, spawn: ["true", exit=3]}
+  - {name: b, spawn: ["true", for=1s, exit=4]}`, runner.Runner{}, "a:failure b:failure", 4, time.Second},
+		{"only what on names", `
+steps:
+  - {name: a, retry: {attempts: 9, delay: 5s, on: [4, timeout]}, spawn: ["true", exit=3]}`, runner.Runner{}, "a:failure", 3, 0},
+		{"a timeout is for each attempt", `
+steps:
+  - {name: a, timeout: 1s, retry: {attempts: 2, on: [timeout]}, spawn: ["true", for=9s]}`, runner.Runner{}, "a:failure", 124, 2 * time.Second},
 		{"continueOnError", `
 steps:
   - {name: a, continueOnError: true, spawn: ["true", exit=1]}
@@ -135,7 +206,7 @@ steps:
 			p := parse(t, tt.src)
 			synctest.Test(t, func(t *testing.T) {
 				r := tt.r
-				r.Engine = &runnertest.Engine{Behave: prog}
+				r.Engine = &runnertest.Engine{Behave: progOnce()}
 				start := time.Now()
 				res, err := r.Run(t.Context(), p)
 				if err != nil {

@@ -49,6 +49,15 @@ func (c *Console) Event(e runner.Event) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.say("warning: ", "33", e, e.Message)
+	case runner.EventRetry:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.tails, e.Step)
+		next := ""
+		if e.Delay > 0 {
+			next = " in " + e.Delay.Round(10*time.Millisecond).String()
+		}
+		c.say("", "33", e, fmt.Sprintf("attempt %d of %d failed: %s; trying again%s", e.Attempt, e.Pipeline.Steps[e.Step].Retry.Attempts, describe(e.Pipeline, e.Result), next))
 	case runner.EventClose:
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -288,6 +297,9 @@ func (c *Console) cause(p *pipeline.Pipeline, res *runner.Result) {
 	fmt.Fprintf(c.Err, "pipe: %s%s %s\n", place(p, f.Index), c.paint("31;1", "step "+f.Label+" failed:"), describe(p, f))
 	if f.Command != "" {
 		fmt.Fprintf(c.Err, "  command: %s\n", oneLine(f.Command))
+	}
+	if n := len(f.Attempts); n > 0 {
+		fmt.Fprintf(c.Err, "  attempts: %d\n", n+1)
 	}
 	if d := f.Duration(); d >= 100*time.Millisecond {
 		fmt.Fprintf(c.Err, "  ran for: %s\n", d.Round(10*time.Millisecond))
