@@ -76,6 +76,7 @@ func (p *Pipeline) nils() error {
 type checker struct {
 	report
 	p          *Pipeline
+	expands    *Step // whose expressions are compiled, if it has a matrix or forEach
 	params     map[string]bool
 	paramNames []string
 }
@@ -226,11 +227,13 @@ func (c *checker) step(s *Step) {
 		}
 		return
 	}
-	c.scope(s.Scope)
 	if s.If != nil {
 		s.If.cond = true
 		s.If.compile(c)
 	}
+	c.expansion(s)
+	defer func() { c.expands = nil }()
+	c.scope(s.Scope)
 	last := len(s.Stages) - 1
 	for i, st := range s.Stages {
 		if st.Action == Tee && i == 0 {
@@ -246,6 +249,24 @@ func (c *checker) step(s *Step) {
 	}
 	if c.p.Mode == Sync && s.Sync {
 		c.add(s.Pos, "sync: true has a meaning in mode: async only; here each step waits for the one before it anyway")
+	}
+}
+
+// expansion checks matrix and forEach.
+func (c *checker) expansion(s *Step) {
+	switch {
+	case s.Matrix != nil && s.ForEach != nil:
+		c.add(s.Pos, "matrix and forEach contradict each other; make a list of both, or two steps")
+	case s.Matrix != nil && s.Matrix.size() > MaxInstances:
+		c.add(s.Matrix.Pos, "the matrix has more than %d combinations", MaxInstances)
+	case !s.Expands() && s.MaxParallel != nil:
+		c.add(s.Pos, "maxParallel of a step is for one with matrix or forEach")
+	}
+	if s.ForEach != nil {
+		s.ForEach.compile(c)
+	}
+	if s.Expands() {
+		c.expands = s
 	}
 }
 

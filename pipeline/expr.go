@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"sort"
 	"strconv"
@@ -19,6 +20,7 @@ import (
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/types"
 	"github.com/expr-lang/expr/vm"
 )
 
@@ -185,6 +187,8 @@ type Vars struct {
 	Args     []string
 	Env      map[string]string
 	Steps    func(name string) (map[string]any, error) // one finished step
+	Matrix   map[string]any                            // of the instance at hand
+	Item     any                                       // of the instance at hand
 	Pipeline map[string]any
 	Dir      string // what glob is relative to
 	// What the four functions of an if return; nil outside of one.
@@ -201,6 +205,7 @@ var (
 
 	pipelineFields = []string{"name", "file", "dir", "runId"}
 	hostFields     = []string{"os", "arch", "cpus"}
+	expandedFields = []string{"each", "exitCode", "signal", "status", "reason", "duration"}
 	stepFields     = []string{"stdout", "stderr", "exitCode", "signal", "status", "reason", "duration", "stages"}
 )
 
@@ -223,7 +228,7 @@ func (v *Vars) env(e *Expr) (map[string]any, error) {
 		}
 		steps[name] = s
 	}
-	m["steps"] = steps
+	m["steps"], m["matrix"], m["item"] = steps, v.Matrix, v.Item
 	if e.cond {
 		m["success"], m["failure"], m["cancelled"] = v.Success, v.Failure, v.Cancelled
 		m["always"] = func() bool { return true }
@@ -410,8 +415,18 @@ func listOf(val any) ([]any, bool) {
 		return items, true
 	case []any:
 		return val, true
+	case nil:
+		return nil, false
 	}
-	return nil, false
+	v := reflect.ValueOf(val) // a range is a list of ints
+	if v.Kind() != reflect.Slice {
+		return nil, false
+	}
+	items := make([]any, v.Len())
+	for i := range items {
+		items[i] = v.Index(i).Interface()
+	}
+	return items, true
 }
 
 // Dynamic reports whether the template holds a value that is not raw().
@@ -432,7 +447,7 @@ func exprMessage(err error) string {
 }
 
 // compileEnv declares the names to the compiler; the values are prototypes.
-func compileEnv(cond bool) map[string]any {
+func compileEnv(cond bool, s *Step) types.Map {
 	m := map[string]any{
 		"params": map[string]any{}, "args": []string{}, "env": map[string]string{},
 		"steps": map[string]any{}, "pipeline": map[string]any{}, "host": hostValues,
@@ -444,7 +459,21 @@ func compileEnv(cond bool) map[string]any {
 			m[f] = func() bool { return false }
 		}
 	}
-	return m
+	if s != nil && s.Matrix != nil {
+		m["matrix"] = map[string]any{}
+	}
+	if s != nil && s.ForEach != nil {
+		m["item"] = types.Any
+	}
+	declared := make(types.Map, len(m))
+	for name, v := range m {
+		t, ok := v.(types.Type)
+		if !ok {
+			t = types.TypeOf(v)
+		}
+		declared[name] = t
+	}
+	return declared
 }
 
 // compile checks an expression against what the pipeline declares.
@@ -453,7 +482,7 @@ func (e *Expr) compile(c *checker) {
 		c.add(e.pos, "the expression is %d bytes long, at most %d are read; put the value into a parameter or a step", len(e.src), maxExpr)
 		return
 	}
-	prog, err := expr.Compile(e.src, expr.Env(compileEnv(e.cond)), expr.Optimize(false), expr.DisableBuiltin("repeat"))
+	prog, err := expr.Compile(e.src, expr.Env(compileEnv(e.cond, c.expands)), expr.Optimize(false), expr.DisableBuiltin("repeat"))
 	if err != nil {
 		c.add(e.pos, "%s", c.exprError(e, err))
 		return
@@ -494,6 +523,12 @@ func (c *checker) exprError(e *Expr, err error) string {
 			if f == name {
 				return fmt.Sprintf("%s() can be called in an if only", name)
 			}
+		}
+		switch name {
+		case "matrix":
+			return "matrix exists in a step with a matrix only, and not in its if"
+		case "item":
+			return "item exists in a step with forEach only, and not in its if"
 		}
 		known := append(append([]string{}, roots...), functions...)
 		if e.cond {
@@ -565,6 +600,8 @@ func (w *exprWalker) member(n *ast.MemberNode) {
 				}
 				w.c.add(w.e.pos, "%s", msg)
 			}
+		case "matrix":
+			w.field(of.Value, name, constant, w.c.expands.Matrix.Keys())
 		case "pipeline":
 			w.field(of.Value, name, constant, pipelineFields)
 		case "host":
@@ -616,6 +653,14 @@ func (w *exprWalker) stepField(step, name string) {
 	s, i := w.c.p.Step(step)
 	if i < 0 {
 		return // reported by step
+	}
+	if s.Expands() {
+		if name == "stdout" || name == "stderr" || name == "stages" {
+			w.c.add(w.e.pos, "steps.%s runs several times, and each has a %s of its own: steps.%s.each[0].%s is the first", step, name, step, name)
+			return
+		}
+		w.field("a step that expands", name, true, expandedFields)
+		return
 	}
 	w.field("a step", name, true, stepFields)
 	if name != "stdout" && name != "stderr" {

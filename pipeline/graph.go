@@ -135,6 +135,9 @@ func (s *Step) exprs(f func(*Expr)) {
 	if s.If != nil {
 		f(s.If)
 	}
+	if s.ForEach != nil {
+		f(s.ForEach)
+	}
 	s.Scope.exprs(f)
 	for _, st := range s.Stages {
 		st.exprs(f)

@@ -167,6 +167,9 @@ type Step struct {
 	Timeout         time.Duration // 0: none
 	IdleTimeout     time.Duration // since the last byte of output; 0: none
 	Retry           *Retry        // nil: one attempt
+	Matrix          *Matrix       // nil: none; the step runs for each combination
+	ForEach         *Expr         // nil: none; the step runs for each element of a list
+	MaxParallel     *int          // of a step that expands: instances at once; 0: no limit; nil: 1 in sync mode, no limit of its own in async mode
 }
 
 // Retry says how often and when a step that failed is run again.

@@ -27,6 +27,10 @@ func (p *parser) readMode(t *target, n *yaml.Node) {
 
 func (p *parser) readMaxParallel(t *target, n *yaml.Node) {
 	v := int(p.integer(n, 0, 1<<20))
+	if t.step != nil {
+		t.step.MaxParallel = &v
+		return
+	}
 	t.file.MaxParallel = &v
 }
 
@@ -455,6 +459,89 @@ func (p *parser) readSuccessCodes(t *target, n *yaml.Node) {
 	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
 		p.add(pos(n), "successCodes is empty, so that no exit code is a success; list at least one")
 	}
+}
+
+func (p *parser) readMatrix(t *target, n *yaml.Node) {
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
+		p.add(pos(n), "matrix is a mapping of names to lists, such as {os: [linux, darwin]}, not %s", kindOf(n))
+		return
+	}
+	m := &Matrix{Pos: pos(n)}
+	t.step.Matrix = m
+	p.pairs(n, func(k, v *yaml.Node) {
+		switch k.Value {
+		case "exclude", "include":
+			var list []map[string]any
+			p.items(v, "combinations", func(c *yaml.Node) {
+				combo := map[string]any{}
+				if c.Kind != yaml.MappingNode {
+					p.add(pos(c), "a combination is a mapping such as {os: linux}, not %s", kindOf(c))
+					return
+				}
+				p.pairs(c, func(k, v *yaml.Node) {
+					combo[k.Value] = p.matrixValue(v)
+					if !namePattern.MatchString(k.Value) {
+						p.add(pos(k), "%q is not a name", k.Value)
+					}
+				})
+				list = append(list, combo)
+			})
+			if k.Value == "exclude" {
+				m.Exclude = list
+			} else {
+				m.Include = list
+			}
+		default:
+			if !namePattern.MatchString(k.Value) {
+				p.add(pos(k), "the name of an axis has letters, digits, _ and -: %q has not", k.Value)
+			}
+			a := Axis{Name: k.Value}
+			if v.Kind != yaml.SequenceNode || len(v.Content) == 0 {
+				p.add(pos(v), "an axis is a list of values, such as [linux, darwin], not %s", kindOf(v))
+				return
+			}
+			p.items(v, "values", func(c *yaml.Node) { a.Values = append(a.Values, p.matrixValue(c)) })
+			m.Axes = append(m.Axes, a)
+		}
+	})
+	for i, e := range m.Exclude {
+		for k := range e {
+			if !m.axis(k) {
+				p.add(m.Pos, "exclude #%d names %q, which is no axis", i+1, k)
+			}
+		}
+	}
+	if m.size() > MaxInstances {
+		p.add(m.Pos, "the matrix has more than %d combinations", MaxInstances)
+	}
+}
+
+// matrixValue reads a scalar with its type, if its text is that of the value:
+// 3.10 stays text, for it would become 3.1.
+func (p *parser) matrixValue(n *yaml.Node) any {
+	if !p.scalar(n, "a value") {
+		return ""
+	}
+	if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		return n.Value
+	}
+	switch n.Tag {
+	case "!!int":
+		if v, err := strconv.Atoi(n.Value); err == nil && strconv.Itoa(v) == n.Value {
+			return v
+		}
+	case "!!float":
+		if v, err := strconv.ParseFloat(n.Value, 64); err == nil {
+			if text, err := Text(v); err == nil && text == n.Value {
+				return v
+			}
+		}
+	case "!!bool":
+		if n.Value == "true" || n.Value == "false" {
+			return n.Value == "true"
+		}
+	}
+	return n.Value
 }
 
 var retryKeys = []string{"attempts", "delay", "backoff", "maxDelay", "on"}

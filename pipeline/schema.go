@@ -66,7 +66,7 @@ func init() { // not a literal: the readers refer to the table again
 		{"params", atFile, "values that the caller gives", (*parser).readParams},
 		{"secrets", atFile, "names of the runner's variables that are masked, and reach only steps that name them", func(p *parser, t *target, n *yaml.Node) { t.file.Secrets = p.names(n) }},
 		{"mode", atFile, "sync or async", (*parser).readMode},
-		{"maxParallel", atFile, "processes at once in async mode; 0: no limit", (*parser).readMaxParallel},
+		{"maxParallel", atFile | atSteps, "processes at once in async mode, or instances at once of a step that expands; 0: no limit", (*parser).readMaxParallel},
 		{"timeout", atFile | atSteps, "a duration such as 90s, after which the tree is ended", (*parser).readTimeout},
 		{"cleanupTimeout", atFile, "how long steps may clean up after a failure", func(p *parser, t *target, n *yaml.Node) { t.file.CleanupTimeout = p.durationPtr(n) }},
 		{"outputs", atFile, "named expressions over the steps", (*parser).readOutputs},
@@ -84,6 +84,8 @@ func init() { // not a literal: the readers refer to the table again
 		{"continueOnError", atSteps, "a failure of the step fails nothing else", func(p *parser, t *target, n *yaml.Node) { t.step.ContinueOnError = p.boolean(n) }},
 		{"idleTimeout", atSteps, "a duration without output, after which the tree is ended", func(p *parser, t *target, n *yaml.Node) { t.step.IdleTimeout = p.duration(n) }},
 
+		{"matrix", atSteps, "{axis: [values], exclude: [{…}], include: [{…}]}: run once for each combination, which is matrix.AXIS", (*parser).readMatrix},
+		{"forEach", atSteps, "an expression with a list: run once for each element, which is item", func(p *parser, t *target, n *yaml.Node) { t.step.ForEach = p.expression(n) }},
 		{"retry", atSteps, "{attempts, delay, backoff: fixed or exponential, maxDelay, on: [codes, signals, timeout]}: run it again after a failure", (*parser).readRetry},
 
 		{"spawn", atProgram, "program and arguments; output streams", (*parser).readSpawn},
@@ -125,7 +127,7 @@ func init() { // not a literal: the readers refer to the table again
 var byName map[string]*key
 
 // planned are keys of the language that this version does not have.
-var planned = strings.Fields("fork on send cluster detached unref background ready restart matrix forEach run with sources generates lock")
+var planned = strings.Fields("fork on send cluster detached unref background ready restart run with sources generates lock")
 
 // keysAt returns the names of the keys that may stand at a place.
 func keysAt(at place) []string {

@@ -38,8 +38,8 @@ type bound struct {
 	command string // for people
 }
 
-// stepVars returns what the expressions of a step read, for a directory.
-func (r *run) stepVars(i int, dir string) pipeline.Vars {
+// stepVars returns what expressions read, for a directory.
+func (r *run) stepVars(dir string) pipeline.Vars {
 	v := r.base
 	v.Dir = dir
 	v.Steps = r.stepValue
@@ -50,6 +50,25 @@ func (r *run) stepVars(i int, dir string) pipeline.Vars {
 func (r *run) stepValue(name string) (map[string]any, error) {
 	_, i := r.p.Step(name)
 	res := &r.results[i]
+	v, err := r.resultValue(name, res)
+	if err != nil || !r.p.Steps[i].Expands() {
+		return v, err
+	}
+	each := make([]any, len(res.Each))
+	for k := range res.Each {
+		e, err := r.resultValue(fmt.Sprintf("%s.each[%d]", name, k), &res.Each[k])
+		if err != nil {
+			return nil, err
+		}
+		e["matrix"], e["item"] = res.Each[k].Matrix, res.Each[k].Item
+		each[k] = e
+	}
+	v["each"] = each
+	return v, nil
+}
+
+// resultValue returns one result as expressions see it.
+func (r *run) resultValue(name string, res *StepResult) (map[string]any, error) {
 	stages := make([]any, len(res.Stages))
 	for j := range res.Stages {
 		st := &res.Stages[j]

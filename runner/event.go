@@ -47,7 +47,9 @@ type Event struct {
 	Type     EventType
 	Time     time.Time
 	Pipeline *pipeline.Pipeline
-	Step     int // place in Pipeline.Steps; -1 for the run itself
+	Step     int    // place in Pipeline.Steps; -1 for the run itself
+	Label    string // of the step, or of the instance of one that expands
+	Instance int    // of a step that expands, from 0; -1 for the step itself
 	Stage    int
 	Pid      int
 	Stream   Stream
@@ -106,6 +108,12 @@ type StepResult struct {
 	// CancelledBy is the label of the step whose failure ended or skipped this
 	// one; "" where it was none.
 	CancelledBy string
+	// Each are the instances of a step that expands, in order of expansion; the
+	// rest of the result sums them up. Matrix and Item are what an instance is
+	// for.
+	Each   []StepResult
+	Matrix map[string]any
+	Item   any
 	// Attempts are the earlier attempts of a step that was run again, in order;
 	// the rest of the result is the last one's.
 	Attempts []StepResult
@@ -172,5 +180,8 @@ func (r *StepResult) close() {
 	}
 	for i := range r.Attempts {
 		r.Attempts[i].close()
+	}
+	for i := range r.Each {
+		r.Each[i].close()
 	}
 }

@@ -31,7 +31,7 @@ type stopRequest struct {
 // execution is a step that runs. It belongs to one goroutine, but for stopReq.
 type execution struct {
 	r       *run
-	index   int
+	u       *unit
 	step    *pipeline.Step
 	weight  int
 	vars    pipeline.Vars
@@ -82,6 +82,12 @@ func (ex *execution) requestStop(req stopRequest) {
 	}
 }
 
+func (ex *execution) emit(e Event) { ex.r.emitFor(ex.u, e) }
+
+func (ex *execution) warn(msg string) {
+	ex.emit(Event{Type: EventWarning, Message: ex.r.redactor.String(msg)})
+}
+
 func (ex *execution) run() {
 	ex.result.Status, ex.result.ExitCode = StatusSuccess, 0
 	ex.lastByte.Store(time.Now().UnixNano())
@@ -100,7 +106,7 @@ func (ex *execution) run() {
 	ex.flush()
 	for _, p := range ex.procs {
 		if p.handle != nil {
-			ex.r.emit(Event{Type: EventClose, Step: ex.index, Stage: p.stage})
+			ex.emit(Event{Type: EventClose, Stage: p.stage})
 		}
 	}
 	for range ex.bigPipes {
@@ -162,7 +168,7 @@ func (ex *execution) plumb() error {
 				return err
 			}
 			cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Extra, cmd.Terminal = p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr, p.cmd.Extra, p.cmd.Terminal
-			cmd.Step, cmd.Stage = ex.r.p.Label(ex.index), p.stage
+			cmd.Step, cmd.Stage = ex.u.label, p.stage
 			if cmd.DirFile, err = openDir(ex.r.root, cmd.Dir); err != nil {
 				return err
 			}
@@ -424,7 +430,7 @@ func (ex *execution) prepareShell(p *proc) {
 	p.shell = &shellCmd{
 		text: b.text, vars: b.vars, root: ex.r.root, set: b.opts.Set, env: b.env, dir: b.dir, path: b.path, in: p.cmd.Stdin, out: p.cmd.Stdout, err: p.cmd.Stderr,
 		uid: b.opts.UID, gid: b.opts.GID, sigpipeErr: b.opts.SigpipeErr, terminal: p.cmd.Terminal,
-		step: ex.r.p.Label(ex.index), stage: p.stage,
+		step: ex.u.label, stage: p.stage,
 	}
 }
 
@@ -459,7 +465,7 @@ func (ex *execution) start() error {
 			return err
 		}
 		ex.result.Stages[p.stage].Pid = p.handle.Pid()
-		ex.r.emit(Event{Type: EventSpawn, Step: ex.index, Stage: p.stage, Pid: p.handle.Pid()})
+		ex.emit(Event{Type: EventSpawn, Stage: p.stage, Pid: p.handle.Pid()})
 	}
 	return nil
 }
@@ -510,7 +516,7 @@ func (ex *execution) wait() {
 	exit := func(p *proc) {
 		running--
 		ex.result.Stages[p.stage].Exit = p.status
-		ex.r.emit(Event{Type: EventExit, Step: ex.index, Stage: p.stage, Pid: p.handle.Pid(), Exit: p.status})
+		ex.emit(Event{Type: EventExit, Stage: p.stage, Pid: p.handle.Pid(), Exit: p.status})
 	}
 	for running > 0 {
 		select {
@@ -724,7 +730,7 @@ func (ex *execution) warnHolders(waited time.Duration) {
 		}
 	}
 	if len(names) > 0 {
-		ex.r.warn(ex.index, fmt.Sprintf("the step has ended, but its output is still held open after %s by %s", waited, strings.Join(names, ", ")))
+		ex.warn(fmt.Sprintf("the step has ended, but its output is still held open after %s by %s", waited, strings.Join(names, ", ")))
 	}
 }
 
@@ -736,7 +742,7 @@ func (ex *execution) endLeft() {
 		}
 		left := ex.endTree(p)
 		if len(left) > 0 && !ex.signalled {
-			ex.r.warn(ex.index, "processes that the step left behind were ended: "+strings.Join(left, ", "))
+			ex.warn("processes that the step left behind were ended: " + strings.Join(left, ", "))
 		}
 		ex.result.Left = append(ex.result.Left, left...)
 	}
@@ -784,7 +790,7 @@ func (ex *execution) flush() {
 				s.deliver(s.masker.Flush(), true)
 			}
 			if s.buf.err != nil {
-				ex.r.warn(ex.index, fmt.Sprintf("buffered output is incomplete: %v", s.buf.err))
+				ex.warn(fmt.Sprintf("buffered output is incomplete: %v", s.buf.err))
 			}
 		}
 	}
@@ -817,7 +823,7 @@ func (ex *execution) judge() {
 			continue // given up; it may hang for ever
 		}
 		if t.err != nil && !ex.signalled {
-			ex.r.warn(ex.index, t.err.Error())
+			ex.warn(t.err.Error())
 		}
 		if t.err != nil && res.Status == StatusSuccess {
 			res.Status, res.Reason, res.ExitCode, res.Err = StatusFailure, ReasonExit, 1, t.err
@@ -944,7 +950,7 @@ func (s *stream) deliver(b []byte, whole bool) {
 		_, _ = r.stdio[s.which].Write(b) // as with a child's own write, its concern
 		return
 	}
-	r.emit(Event{Type: EventData, Step: s.ex.index, Stage: s.stage, Stream: s.which, Data: b, Whole: whole})
+	s.ex.emit(Event{Type: EventData, Stage: s.stage, Stream: s.which, Data: b, Whole: whole})
 }
 
 // whole delivers the buffer in one piece, or in as few as a file allows, and

@@ -36,7 +36,7 @@ func (r *Runner) Explain(p *pipeline.Pipeline, step string) ([]Explanation, erro
 		return nil, err
 	}
 	s, i := p.Step(step)
-	ex := &execution{r: run, index: i, step: s}
+	ex := &execution{r: run, u: &unit{step: i}, step: s}
 	ex.vars = run.base
 	ex.vars.Steps = unknownStep
 	return run.explain(ex, s.Stages, nil)

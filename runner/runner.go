@@ -216,9 +216,11 @@ type run struct {
 	users     [][]int32 // who waits for a node
 	ready     intHeap
 	results   []StepResult
-	running   map[int]*execution
-	busy      int // processes that run
-	left      int // nodes that have not ended
+	running   map[*execution]bool
+	groups    []*group // steps that expand and have begun, in that order
+	resumed   []*unit  // whose next attempt is due
+	busy      int      // processes that run
+	left      int      // nodes that have not ended
 	done      chan *execution
 	stopping  bool
 	noMore    bool // nothing starts any more, not even to clean up
@@ -231,8 +233,20 @@ type run struct {
 
 // laterStep is a step that waits for its next attempt.
 type laterStep struct {
-	at    time.Time
-	index int
+	at time.Time
+	u  *unit
+}
+
+// unit is what one execution runs: a step, or one instance of a step that
+// expands.
+type unit struct {
+	step   int // place in Pipeline.Steps
+	label  string
+	res    *StepResult
+	group  *group // nil: the step itself
+	number int    // of the instance, from 0
+	matrix map[string]any
+	item   any
 }
 
 // node is the state of a step or a barrier.
@@ -323,7 +337,7 @@ func (r *run) prepare() {
 	r.nodes = make([]node, n)
 	r.users = make([][]int32, n)
 	r.results = make([]StepResult, len(r.p.Steps))
-	r.running = map[int]*execution{}
+	r.running = map[*execution]bool{}
 	r.done = make(chan *execution, len(r.p.Steps))
 	r.left = n
 	edge := func(from, to int32) {
@@ -383,15 +397,18 @@ func (r *run) stopRunning(req stopRequest) {
 	r.later = nil
 	r.setWake()
 	for _, l := range later { // there is no next attempt
-		r.conclude(l.index)
+		r.over(l.u)
 	}
-	for _, ex := range r.running {
+	for ex := range r.running {
 		ex.requestStop(req)
 	}
 }
 
-// startReady starts what can start, in file order.
+// startReady starts what can start, in file order, but first what has begun.
 func (r *run) startReady() {
+	if !r.startBegun() {
+		return
+	}
 	for len(r.ready) > 0 {
 		i := int(r.ready[0])
 		if i >= len(r.results) {
@@ -399,40 +416,56 @@ func (r *run) startReady() {
 			r.end(i, r.nodes[i].badNeed, false)
 			continue
 		}
-		res := &r.results[i]
 		start, why := r.decide(i)
-		if res.Attempts != nil { // that it runs was decided before the first one
-			start, why = !r.stopping, nil
-			if !start {
-				heap.Pop(&r.ready)
-				r.conclude(i)
-				continue
-			}
-		}
-		if start {
+		if start && !r.p.Steps[i].Expands() {
 			weight := processes(r.p.Steps[i])
-			if r.limit > 0 && r.busy > 0 && r.busy+weight > r.limit {
-				return // as soon as something has ended
+			if !r.fits(weight) {
+				return
 			}
 			heap.Pop(&r.ready)
-			r.start(i, weight)
+			r.start(&unit{step: i, label: r.results[i].Label, res: &r.results[i]}, weight)
 			continue
 		}
 		heap.Pop(&r.ready)
-		if why != nil {
-			res.Status, res.Reason, res.Err, res.ExitCode = StatusFailure, ReasonExpression, r.masked(why), 1
-			res.Start = time.Now()
-			res.End = res.Start
-			r.emit(Event{Type: EventStepStart, Step: i})
-			r.conclude(i)
-			continue
+		switch {
+		case start:
+			if why = r.expand(i); why == nil {
+				if !r.startBegun() {
+					return
+				}
+				continue
+			}
+			fallthrough
+		case why != nil:
+			r.refuse(i, why)
+		default:
+			r.skip(i)
 		}
-		res.Status = StatusSkipped
-		if r.cause != nil && r.wanted(i) && (r.stopping && !r.p.Steps[i].If.RunsAfterFailure() || r.nodes[i].badNeed && !r.p.Steps[i].If.CallsStatus()) {
-			res.CancelledBy = r.cause.Label
-		}
-		r.conclude(i)
 	}
+}
+
+// fits reports whether so many processes may start now; if not, they may as
+// soon as something has ended.
+func (r *run) fits(weight int) bool { return r.limit <= 0 || r.busy == 0 || r.busy+weight <= r.limit }
+
+// refuse ends a step whose condition or list could not be evaluated.
+func (r *run) refuse(i int, why error) {
+	res := &r.results[i]
+	res.Status, res.Reason, res.Err, res.ExitCode = StatusFailure, ReasonExpression, r.masked(why), 1
+	res.Start = time.Now()
+	res.End = res.Start
+	r.emit(Event{Type: EventStepStart, Step: i})
+	r.conclude(i)
+}
+
+// skip ends a step that does not run.
+func (r *run) skip(i int) {
+	res, s := &r.results[i], r.p.Steps[i]
+	res.Status = StatusSkipped
+	if r.cause != nil && r.wanted(i) && (r.stopping && !s.If.RunsAfterFailure() || r.nodes[i].badNeed && !s.If.CallsStatus()) {
+		res.CancelledBy = r.cause.Label
+	}
+	r.conclude(i)
 }
 
 // decide says whether a step that is ready is to run; the error is that of its
@@ -449,7 +482,7 @@ func (r *run) decide(i int) (bool, error) {
 	case s.If == nil:
 		return true, nil
 	}
-	v := r.stepVars(i, r.dir)
+	v := r.stepVars(r.dir)
 	v.Success = func() bool { return !n.badNeed }
 	v.Failure = func() bool { return n.failedUp }
 	v.Cancelled = func() bool { return n.cancelUp || r.interrupt != nil }
@@ -473,16 +506,17 @@ func processes(s *pipeline.Step) int {
 	return n
 }
 
-func (r *run) start(i, weight int) {
-	res := &r.results[i]
+func (r *run) start(u *unit, weight int) {
+	res := u.res
 	res.Status = StatusRunning
 	res.Start = time.Now()
 	if res.Attempts == nil {
-		r.emit(Event{Type: EventStepStart, Step: i})
+		r.emitFor(u, Event{Type: EventStepStart})
 	}
-	ex := &execution{r: r, index: i, step: r.p.Steps[i], weight: weight, stopReq: make(chan stopRequest, 4)}
-	ex.vars = r.stepVars(i, r.dir)
-	r.running[i] = ex
+	ex := &execution{r: r, u: u, step: r.p.Steps[u.step], weight: weight, stopReq: make(chan stopRequest, 4)}
+	ex.vars = r.stepVars(r.dir)
+	ex.vars.Matrix, ex.vars.Item = u.matrix, u.item
+	r.running[ex] = true
 	r.busy += weight
 	go func() {
 		ex.run()
@@ -490,15 +524,17 @@ func (r *run) start(i, weight int) {
 	}()
 }
 
-// finished takes over what came of a step that ran.
+// finished takes over what came of a unit that ran.
 func (r *run) finished(ex *execution) {
-	delete(r.running, ex.index)
+	delete(r.running, ex)
 	r.busy -= ex.weight
-	res := &r.results[ex.index]
+	u := ex.u
+	res := u.res
 	start, attempts := res.Start, res.Attempts
 	*res = ex.result
 	res.Attempts = attempts
-	res.Index, res.Label, res.Start, res.End = ex.index, r.p.Label(ex.index), start, time.Now()
+	res.Index, res.Label, res.Start, res.End = u.step, u.label, start, time.Now()
+	res.Matrix, res.Item = u.matrix, u.item
 	r.mask(res)
 	// A step that failed before it was asked to end, failed.
 	if ex.stopped && res.Err == nil && res.Reason != ReasonTimeout && res.Reason != ReasonIdleTimeout || errors.Is(res.Err, errNotStarted) {
@@ -507,15 +543,23 @@ func (r *run) finished(ex *execution) {
 			res.CancelledBy = r.cause.Label
 		}
 	}
-	if r.retry(ex.index) {
+	if !r.retry(u) {
+		r.over(u)
+	}
+}
+
+// over draws the consequences of the end of a unit.
+func (r *run) over(u *unit) {
+	if u.group == nil {
+		r.conclude(u.step)
 		return
 	}
-	r.conclude(ex.index)
+	r.instanceOver(u)
 }
 
 // retry makes a step that failed wait for its next attempt, if it is to have one.
-func (r *run) retry(i int) bool {
-	res, how := &r.results[i], r.p.Steps[i].Retry
+func (r *run) retry(u *unit) bool {
+	res, how := u.res, r.p.Steps[u.step].Retry
 	n := len(res.Attempts) + 1
 	if how == nil || n >= how.Attempts || r.stopping || res.Status != StatusFailure || !retried(how.On, res) {
 		return false
@@ -526,9 +570,9 @@ func (r *run) retry(i int) bool {
 	}
 	attempt := *res
 	attempt.Attempts = nil
-	r.emit(Event{Type: EventRetry, Step: i, Result: &attempt, Attempt: n, Delay: delay})
+	r.emitFor(u, Event{Type: EventRetry, Result: &attempt, Attempt: n, Delay: delay})
 	res.Attempts = append(res.Attempts, attempt)
-	l := laterStep{time.Now().Add(delay), i}
+	l := laterStep{time.Now().Add(delay), u}
 	at, _ := slices.BinarySearchFunc(r.later, l, func(a, b laterStep) int { return a.at.Compare(b.at) })
 	r.later = slices.Insert(r.later, at, l)
 	r.setWake()
@@ -565,7 +609,7 @@ func (r *run) setWake() {
 // again makes the steps ready whose next attempt is due.
 func (r *run) again() {
 	for len(r.later) > 0 && !r.later[0].at.After(time.Now()) {
-		heap.Push(&r.ready, int32(r.later[0].index)) //nolint:gosec // bounded by the size of a file
+		r.resumed = append(r.resumed, r.later[0].u)
 		r.later = r.later[1:]
 	}
 	r.setWake()
@@ -614,6 +658,9 @@ func (r *run) conclude(i int) {
 	if r.wanted(i) {
 		if failed && r.cause == nil {
 			r.cause = res
+			if res.Each != nil { // the instance that failed first says more
+				r.cause = &res.Each[firstFailed(res.Each)]
+			}
 		}
 		r.emit(Event{Type: EventStepEnd, Step: i, Result: res})
 	}
@@ -646,7 +693,7 @@ func (r *run) end(i int, bad, failed bool) {
 func (r *run) result() *Result {
 	out := &Result{Steps: r.results, Interrupted: r.interrupt}
 	if r.cause != nil {
-		out.Cause = &r.results[r.cause.Index]
+		out.Cause = r.cause
 		out.ExitCode = r.cause.ExitCode
 	}
 	if out.ExitCode == 0 && r.cause != nil {
@@ -680,9 +727,24 @@ func (r *run) result() *Result {
 
 func (r *run) emit(e Event) {
 	if r.sink != nil {
+		if e.Label == "" && e.Step >= 0 {
+			e.Label, e.Instance = r.results[e.Step].Label, -1
+		}
 		e.Time, e.Pipeline = time.Now(), r.p
 		r.sink(e)
 	}
+}
+
+// emitFor tells what a unit does.
+func (r *run) emitFor(u *unit, e Event) {
+	if r.sink == nil {
+		return
+	}
+	e.Step, e.Label, e.Instance = u.step, u.label, -1
+	if u.group != nil {
+		e.Instance = u.number
+	}
+	r.emit(e)
 }
 
 func (r *run) warn(step int, msg string) {

@@ -170,6 +170,43 @@ timeout: 1s
 steps:
   - {name: a, spawn: ["true", for=9s]}
   - {name: b, if: cancelled(), spawn: ["true"]}`, runner.Runner{}, "a:cancelled b:success", 124, time.Second},
+		{"instances one after another in sync mode", `
+steps:
+  - {name: a, forEach: "1..3", spawn: ["true", for=1s]}
+  - {name: b, spawn: ["true"]}`, runner.Runner{}, "a:success b:success", 0, 3 * time.Second},
+		{"instances at once in async mode", `
+mode: async
+maxParallel: 0
+steps:
+  - {name: a, forEach: "1..5", spawn: ["true", for=1s]}
+  - {name: b, forEach: "1..4", maxParallel: 2, spawn: ["true", for=1s]}
+  - {name: c, needs: [a, b], spawn: ["true", for=1s]}`, runner.Runner{}, "a:success b:success c:success", 0, 3 * time.Second},
+		{"the limit of the pipeline holds for instances", `
+mode: async
+maxParallel: 2
+steps:
+  - {name: a, forEach: "1..5", spawn: ["true", for=1s]}
+  - {name: b, spawn: ["true", for=1s]}`, runner.Runner{}, "a:success b:success", 0, 3 * time.Second},
+		{"the first instance that fails ends the others", `
+mode: async
+maxParallel: 0
+steps:
+  - {name: a, forEach: "1..3", spawn: ["true", "for=${{ item }}s", "exit=${{ item == 2 ? 5 : 0 }}"]}
+  - {name: b, needs: [a], spawn: ["true"]}
+  - {name: c, needs: [a], if: failure(), spawn: ["true"]}`, runner.Runner{}, "a:failure b:skipped c:success", 5, 2 * time.Second},
+		{"an interrupt ends instances", `
+timeout: 1500ms
+steps:
+  - {name: a, forEach: "1..3", spawn: ["true", for=1s]}`, runner.Runner{}, "a:cancelled", 124, 1500 * time.Millisecond},
+		{"an instance is tried again by itself", `
+mode: async
+maxParallel: 0
+steps:
+  - {name: a, forEach: "1..2", retry: {attempts: 2, delay: 3s}, spawn: ["true", for=1s, exit=3, once]}`, runner.Runner{}, "a:success", 0, 5 * time.Second},
+		{"cleaning up expands too", `
+steps:
+  - {name: a, spawn: ["true", exit=1]}
+  - {name: b, if: always(), forEach: "1..2", spawn: ["true", for=1s]}`, runner.Runner{}, "a:failure b:success", 1, 2 * time.Second},
 		{"retry with a fixed delay", `
 steps:
   - {name: a, retry: {attempts: 3, delay: 2s}, spawn: ["true", for=1s, exit=3]}

@@ -29,15 +29,16 @@ type Console struct {
 	Fail func(error)
 
 	mu     sync.Mutex
-	tails  map[int]*tail
+	tails  map[string]*tail // by label
 	lines  map[lineKey]*bytes.Buffer
 	failed bool
 	midway bool // the last output had no newline at its end
 }
 
 type lineKey struct {
-	step, stage int
-	stream      runner.Stream
+	label  string
+	stage  int
+	stream runner.Stream
 }
 
 // Event takes one event.
@@ -52,7 +53,7 @@ func (c *Console) Event(e runner.Event) {
 	case runner.EventRetry:
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.tails, e.Step)
+		delete(c.tails, e.Label)
 		next := ""
 		if e.Delay > 0 {
 			next = " in " + e.Delay.Round(10*time.Millisecond).String()
@@ -66,7 +67,7 @@ func (c *Console) Event(e runner.Event) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if e.Result.Status != runner.StatusFailure && e.Result.Status != runner.StatusCancelled {
-			delete(c.tails, e.Step)
+			delete(c.tails, e.Label)
 		}
 	}
 }
@@ -74,7 +75,7 @@ func (c *Console) Event(e runner.Event) {
 func (c *Console) say(what, color string, e runner.Event, msg string) {
 	where := ""
 	if e.Step >= 0 {
-		where = e.Pipeline.Label(e.Step) + ": "
+		where = e.Label + ": "
 	}
 	c.newline()
 	fmt.Fprintf(c.Err, "pipe: %s%s%s\n", c.paint(color, what), where, msg)
@@ -99,20 +100,20 @@ func (c *Console) data(e runner.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tails == nil {
-		c.tails = map[int]*tail{}
+		c.tails = map[string]*tail{}
 		c.lines = map[lineKey]*bytes.Buffer{}
 	}
-	t := c.tails[e.Step]
+	t := c.tails[e.Label]
 	if t == nil {
 		t = &tail{}
-		c.tails[e.Step] = t
+		c.tails[e.Label] = t
 	}
 	t.add(e.Stream, e.Data)
 	if !c.Prefix {
 		c.write(e.Stream, e.Data)
 		return
 	}
-	key := lineKey{e.Step, e.Stage, e.Stream}
+	key := lineKey{e.Label, e.Stage, e.Stream}
 	buf := c.lines[key]
 	if buf == nil {
 		buf = &bytes.Buffer{}
@@ -128,7 +129,7 @@ const maxLine = 64 << 10
 func (c *Console) prefixed(e runner.Event, buf *bytes.Buffer) {
 	buf.Write(e.Data)
 	var out bytes.Buffer
-	name := e.Pipeline.Label(e.Step) + " | "
+	name := e.Label + " | "
 	for {
 		i := bytes.IndexByte(buf.Bytes(), '\n')
 		if i < 0 {
@@ -150,9 +151,9 @@ func (c *Console) prefixed(e runner.Event, buf *bytes.Buffer) {
 // flush writes the last lines of a stage, which have no newline.
 func (c *Console) flush(e runner.Event) {
 	for _, s := range []runner.Stream{runner.Stdout, runner.Stderr} {
-		key := lineKey{e.Step, e.Stage, s}
+		key := lineKey{e.Label, e.Stage, s}
 		if buf := c.lines[key]; buf != nil && buf.Len() > 0 {
-			c.write(s, []byte(e.Pipeline.Label(e.Step)+" | "+buf.String()+"\n"))
+			c.write(s, []byte(e.Label+" | "+buf.String()+"\n"))
 		}
 		delete(c.lines, key)
 	}
@@ -244,15 +245,21 @@ func (c *Console) Summary(p *pipeline.Pipeline, res *runner.Result) {
 	defer c.mu.Unlock()
 	c.newline()
 	for i := range res.Steps {
-		st := &res.Steps[i]
-		if st.Status != runner.StatusFailure || res.Cause != nil && st.Index == res.Cause.Index {
-			continue
+		list := []runner.StepResult{res.Steps[i]}
+		if res.Steps[i].Each != nil {
+			list = res.Steps[i].Each
 		}
-		how := "also failed"
-		if p.Steps[i].ContinueOnError {
-			how = "failed, which continueOnError allows"
+		for k := range list {
+			st := &list[k]
+			if st.Status != runner.StatusFailure || res.Cause != nil && st.Label == res.Cause.Label {
+				continue
+			}
+			how := "also failed"
+			if p.Steps[i].ContinueOnError {
+				how = "failed, which continueOnError allows"
+			}
+			fmt.Fprintf(c.Err, "pipe: %sstep %s %s: %s\n", place(p, i), st.Label, how, describe(p, st))
 		}
-		fmt.Fprintf(c.Err, "pipe: %sstep %s %s: %s\n", place(p, i), st.Label, how, describe(p, st))
 	}
 	var by *runner.Interrupt
 	if res.Interrupted != nil && !(errors.As(res.Interrupted, &by) && by.Signal == syscall.SIGPIPE) {
@@ -283,7 +290,7 @@ func (c *Console) interrupted(p *pipeline.Pipeline, res *runner.Result, tails bo
 		case st.Status == runner.StatusCancelled && st.Command != "":
 			fmt.Fprintf(c.Err, "  ended: %s%s (%s)\n", place(p, i), st.Label, oneLine(st.Command))
 			if tails {
-				c.tail(i)
+				c.tail(st.Label)
 			}
 		case st.Status == runner.StatusSkipped && p.Steps[i].If == nil:
 			skipped = append(skipped, st.Label)
@@ -304,13 +311,13 @@ func (c *Console) cause(p *pipeline.Pipeline, res *runner.Result) {
 	if d := f.Duration(); d >= 100*time.Millisecond {
 		fmt.Fprintf(c.Err, "  ran for: %s\n", d.Round(10*time.Millisecond))
 	}
-	c.tail(f.Index)
+	c.tail(f.Label)
 	c.consequences(res)
 }
 
 // tail writes the last lines of a step.
-func (c *Console) tail(step int) {
-	t := c.tails[step]
+func (c *Console) tail(label string) {
+	t := c.tails[label]
 	if t == nil {
 		return
 	}

@@ -1,0 +1,165 @@
+package runner
+
+// This file holds steps that expand: one instance for each combination of a
+// matrix, or for each element of a list.
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pipe-runner/pipe/pipeline"
+)
+
+// group is a step that expands and has begun.
+type group struct {
+	step    int
+	units   []*unit
+	next    int // the first that has not started
+	running int // with those that wait for their next attempt
+	max     int // at once; 0: no limit
+	failed  bool
+}
+
+// expand evaluates what a step runs for. A step for nothing has ended well.
+func (r *run) expand(i int) error {
+	s, res := r.p.Steps[i], &r.results[i]
+	v := r.stepVars(r.dir)
+	instances, err := s.Instances(&v)
+	if err != nil {
+		return err
+	}
+	res.Status = StatusRunning
+	res.Start = time.Now()
+	r.emit(Event{Type: EventStepStart, Step: i})
+	res.Each = make([]StepResult, len(instances))
+	g := &group{step: i, max: r.instanceLimit(s)}
+	for k, in := range instances {
+		label := fmt.Sprintf("%s[%s]", res.Label, in.Label)
+		res.Each[k] = StepResult{Index: i, Label: r.redactor.String(label), Matrix: in.Matrix, Item: in.Item}
+		g.units = append(g.units, &unit{step: i, label: res.Each[k].Label, res: &res.Each[k], group: g, number: k, matrix: in.Matrix, item: in.Item})
+	}
+	r.groups = append(r.groups, g)
+	r.groupOver(g)
+	return nil
+}
+
+// instanceLimit returns how many instances of a step run at once.
+func (r *run) instanceLimit(s *pipeline.Step) int {
+	switch {
+	case s.MaxParallel != nil:
+		return *s.MaxParallel
+	case r.p.Mode == pipeline.Sync:
+		return 1
+	}
+	return 0 // the pipeline's limit holds anyway
+}
+
+// startBegun starts what is due of units that failed and of groups. It reports
+// whether there is room for more.
+func (r *run) startBegun() bool {
+	for len(r.resumed) > 0 {
+		u := r.resumed[0]
+		weight := processes(r.p.Steps[u.step])
+		if !r.stopping && !r.fits(weight) {
+			return false
+		}
+		r.resumed = r.resumed[1:]
+		if r.stopping {
+			r.over(u)
+			continue
+		}
+		r.start(u, weight)
+	}
+	for k := 0; k < len(r.groups); k++ {
+		g := r.groups[k]
+		s := r.p.Steps[g.step]
+		weight := processes(s)
+		for g.next < len(g.units) && (g.max == 0 || g.running < g.max) && r.goesOn(g, s) {
+			if !r.fits(weight) {
+				return false
+			}
+			g.running++
+			g.next++
+			r.start(g.units[g.next-1], weight)
+		}
+	}
+	return true
+}
+
+// goesOn reports whether more instances of a group start.
+func (r *run) goesOn(g *group, s *pipeline.Step) bool {
+	if r.noMore || g.failed && !r.keepGoing {
+		return false
+	}
+	return !r.stopping || s.If.RunsAfterFailure()
+}
+
+// instanceOver draws the consequences of the end of an instance. The first one
+// that fails ends the others, as the first step that fails does.
+func (r *run) instanceOver(u *unit) {
+	g, s := u.group, r.p.Steps[u.step]
+	g.running--
+	r.emitFor(u, Event{Type: EventStepEnd, Result: u.res})
+	if u.res.Status == StatusFailure && !s.ContinueOnError {
+		g.failed = true
+		if r.cause == nil && r.wanted(u.step) {
+			r.cause = u.res
+		}
+		if !r.keepGoing {
+			r.halt(stopRequest{})
+		}
+	}
+	r.groupOver(g)
+}
+
+// groupOver ends the step when its last instance has ended and no more start.
+func (r *run) groupOver(g *group) {
+	if g.running > 0 || g.next < len(g.units) && r.goesOn(g, r.p.Steps[g.step]) {
+		return
+	}
+	for k, other := range r.groups {
+		if other == g {
+			r.groups = append(r.groups[:k:k], r.groups[k+1:]...)
+			r.sumUp(g)
+			r.conclude(g.step)
+			return
+		}
+	}
+}
+
+// sumUp makes one result of those of the instances.
+func (r *run) sumUp(g *group) {
+	res := &r.results[g.step]
+	res.Status, res.End = StatusSuccess, time.Now()
+	for k := range res.Each {
+		if e := &res.Each[k]; e.Status == StatusPending {
+			e.Status = StatusSkipped
+			if r.cause != nil {
+				e.CancelledBy = r.cause.Label
+			}
+		}
+	}
+	for k := range res.Each {
+		switch e := &res.Each[k]; e.Status {
+		case StatusCancelled, StatusSkipped:
+			if res.Status == StatusSuccess {
+				res.Status, res.CancelledBy = StatusCancelled, e.CancelledBy
+			}
+		}
+	}
+	if k := firstFailed(res.Each); k >= 0 {
+		e := &res.Each[k]
+		res.Status, res.Reason, res.ExitCode, res.Signal, res.Err, res.Command = e.Status, e.Reason, e.ExitCode, e.Signal, e.Err, e.Command
+	}
+}
+
+// firstFailed returns the instance that failed first, or -1.
+func firstFailed(each []StepResult) int {
+	first := -1
+	for k := range each {
+		if each[k].Status == StatusFailure && (first < 0 || each[k].End.Before(each[first].End)) {
+			first = k
+		}
+	}
+	return first
+}
