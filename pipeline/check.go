@@ -89,6 +89,9 @@ func (c *checker) run() {
 		c.variable(Pos{}, name)
 	}
 	c.scope(c.p.Scope)
+	if c.p.Lock != nil {
+		c.template(c.p.Lock.Name)
+	}
 	for i, s := range c.p.Steps {
 		c.in = c.p.Label(i)
 		c.step(s)
@@ -232,6 +235,9 @@ func (c *checker) step(s *Step) {
 		s.If.compile(c)
 	}
 	c.expansion(s)
+	if s.Lock != nil {
+		c.template(s.Lock.Name)
+	}
 	defer func() { c.expands = nil }()
 	c.scope(s.Scope)
 	last := len(s.Stages) - 1

@@ -138,6 +138,9 @@ func (s *Step) exprs(f func(*Expr)) {
 	if s.ForEach != nil {
 		f(s.ForEach)
 	}
+	if s.Lock != nil {
+		s.Lock.Name.exprs(f)
+	}
 	s.Scope.exprs(f)
 	for _, st := range s.Stages {
 		st.exprs(f)
@@ -191,7 +194,13 @@ func (st *Stage) exprs(f func(*Expr)) {
 
 // reads refuses to read a step that need not have ended by then.
 func (c *checker) reads(g *Graph) {
-	c.p.Scope.exprs(func(e *Expr) {
+	whole := func(f func(*Expr)) {
+		c.p.Scope.exprs(f)
+		if c.p.Lock != nil {
+			c.p.Lock.Name.exprs(f)
+		}
+	}
+	whole(func(e *Expr) {
 		for _, name := range e.steps {
 			c.add(e.pos, "the settings of the pipeline hold for every step, so they cannot read steps.%s", name)
 		}

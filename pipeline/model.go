@@ -66,6 +66,7 @@ type Pipeline struct {
 	// CleanupTimeout bounds what runs after a failure, a timeout or an
 	// interrupt. nil: 30 s; 0: no limit.
 	CleanupTimeout *time.Duration
+	Lock           *Lock // held during the whole run; nil: none
 	Outputs        []*Output
 	Scope          *Scope // the level below every step; nil: nothing set
 	Steps          []*Step
@@ -166,10 +167,18 @@ type Step struct {
 	ContinueOnError bool
 	Timeout         time.Duration // 0: none
 	IdleTimeout     time.Duration // since the last byte of output; 0: none
+	Lock            *Lock         // held by each execution; nil: none
 	Retry           *Retry        // nil: one attempt
 	Matrix          *Matrix       // nil: none; the step runs for each combination
 	ForEach         *Expr         // nil: none; the step runs for each element of a list
 	MaxParallel     *int          // of a step that expands: instances at once; 0: no limit; nil: 1 in sync mode, no limit of its own in async mode
+}
+
+// Lock is a name that one run, or step, of the user holds at a time on this
+// machine.
+type Lock struct {
+	Name Template       // letters, digits, _, - and .
+	Wait *time.Duration // nil: as long as it takes; 0: not at all
 }
 
 // Retry says how often and when a step that failed is run again.

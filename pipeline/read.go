@@ -544,6 +544,32 @@ func (p *parser) matrixValue(n *yaml.Node) any {
 	return n.Value
 }
 
+func (p *parser) readLock(t *target, n *yaml.Node) {
+	l := &Lock{}
+	if n.Kind == yaml.MappingNode {
+		p.pairs(n, func(k, v *yaml.Node) {
+			switch k.Value {
+			case "name":
+				l.Name = p.template(v)
+			case "wait":
+				l.Wait = p.durationPtr(v)
+			default:
+				p.add(pos(k), "unknown key %q in lock%s", k.Value, didYouMean(k.Value, []string{"name", "wait"}, "; it has name, wait"))
+			}
+		})
+	} else {
+		l.Name = p.template(n)
+	}
+	if l.Name.IsZero() {
+		p.add(pos(n), "lock needs a name, as in lock: deploy")
+	}
+	if t.step != nil {
+		t.step.Lock = l
+		return
+	}
+	t.file.Lock = l
+}
+
 var retryKeys = []string{"attempts", "delay", "backoff", "maxDelay", "on"}
 
 func (p *parser) readRetry(t *target, n *yaml.Node) {

@@ -84,6 +84,7 @@ func init() { // not a literal: the readers refer to the table again
 		{"continueOnError", atSteps, "a failure of the step fails nothing else", func(p *parser, t *target, n *yaml.Node) { t.step.ContinueOnError = p.boolean(n) }},
 		{"idleTimeout", atSteps, "a duration without output, after which the tree is ended", func(p *parser, t *target, n *yaml.Node) { t.step.IdleTimeout = p.duration(n) }},
 
+		{"lock", atFile | atSteps, "a name, or {name, wait: duration}: one at a time for the user on this machine; wait: 0 fails at once", (*parser).readLock},
 		{"matrix", atSteps, "{axis: [values], exclude: [{…}], include: [{…}]}: run once for each combination, which is matrix.AXIS", (*parser).readMatrix},
 		{"forEach", atSteps, "an expression with a list: run once for each element, which is item", func(p *parser, t *target, n *yaml.Node) { t.step.ForEach = p.expression(n) }},
 		{"retry", atSteps, "{attempts, delay, backoff: fixed or exponential, maxDelay, on: [codes, signals, timeout]}: run it again after a failure", (*parser).readRetry},
@@ -127,7 +128,7 @@ func init() { // not a literal: the readers refer to the table again
 var byName map[string]*key
 
 // planned are keys of the language that this version does not have.
-var planned = strings.Fields("fork on send cluster detached unref background ready restart run with sources generates lock")
+var planned = strings.Fields("fork on send cluster detached unref background ready restart run with sources generates")
 
 // keysAt returns the names of the keys that may stand at a place.
 func keysAt(at place) []string {

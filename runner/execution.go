@@ -94,7 +94,11 @@ func (ex *execution) run() {
 	ex.full = make(chan struct{}, 1)
 	ex.timers = newTimers(ex)
 	defer ex.timers.stop()
-	err := ex.plumb()
+	unlock, err := ex.lock()
+	defer unlock()
+	if err == nil {
+		err = ex.plumb()
+	}
 	if err == nil {
 		err = ex.start()
 	}
@@ -113,6 +117,55 @@ func (ex *execution) run() {
 		<-ex.r.pipes
 	}
 	ex.judge()
+}
+
+// lock takes the lock of the step; the step can be ended while it waits, and
+// its timeout counts.
+func (ex *execution) lock() (unlock func(), err error) {
+	unlock = func() {}
+	if ex.step.Lock == nil {
+		return unlock, nil
+	}
+	err = ex.interruptible(func(ctx context.Context) (err error) {
+		var release func()
+		release, err = ex.r.lock(ctx, ex.step.Lock, &ex.vars, func(msg string) { ex.warn("waiting: " + msg) })
+		if release != nil {
+			unlock = release
+		}
+		return err
+	})
+	return unlock, err
+}
+
+// interruptible calls what may block before anything has started, with a
+// context that ends when the step is to end or its timeout is over.
+func (ex *execution) interruptible(f func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan struct{})
+	watched := make(chan struct{})
+	stopped := false
+	go func() {
+		defer close(watched)
+		select {
+		case req := <-ex.stopReq:
+			stopped = true
+			cancel()
+			ex.requestStop(req)
+		case <-ex.timers.timeout:
+			ex.timers.timeout = nil
+			ex.result.Reason = ReasonTimeout
+			cancel()
+		case <-done:
+		}
+	}()
+	err := f(ctx)
+	close(done)
+	<-watched
+	if err != nil && stopped {
+		return errNotStarted
+	}
+	return err
 }
 
 // fail notes why the step could not start; what of it has started is ended.
@@ -264,32 +317,15 @@ func (ex *execution) stdin(b *bound) (io.Reader, error) {
 
 // file opens a file of stdio; the step can be ended while a FIFO blocks.
 func (ex *execution) file(key, path string, flag int) (*os.File, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	opened := make(chan struct{})
-	watched := make(chan struct{})
-	stopped := false
-	go func() {
-		defer close(watched)
-		select {
-		case req := <-ex.stopReq:
-			stopped = true
-			cancel()
-			ex.requestStop(req)
-		case <-ex.timers.timeout:
-			ex.timers.timeout = nil
-			ex.result.Reason = ReasonTimeout
-			cancel()
-		case <-opened:
-		}
-	}()
-	f, err := openFile(ctx, ex.r.root, path, flag, 0o666)
-	close(opened)
-	<-watched
-	if err != nil && stopped {
-		return nil, errNotStarted
-	}
-	if err != nil {
+	var f *os.File
+	err := ex.interruptible(func(ctx context.Context) (err error) {
+		f, err = openFile(ctx, ex.r.root, path, flag, 0o666)
+		return err
+	})
+	switch {
+	case errors.Is(err, errNotStarted):
+		return nil, err
+	case err != nil:
 		return nil, &StartError{Path: path, Code: 126, Msg: fmt.Sprintf("%s: cannot open %s: %v", key, path, cause(err)), Err: err}
 	}
 	ex.open = append(ex.open, f)

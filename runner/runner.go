@@ -92,6 +92,13 @@ func (r *Runner) Run(ctx context.Context, p *pipeline.Pipeline) (*Result, error)
 	if err != nil {
 		return nil, err
 	}
+	if p.Lock != nil {
+		unlock, err := run.lock(ctx, p.Lock, &run.base, func(msg string) { run.warn(-1, "waiting: "+msg) })
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+	}
 	return run.loop(ctx), nil
 }
 

@@ -204,7 +204,16 @@ func (f *runFlags) execute(r *runner.Runner, p *pipeline.Pipeline, g *guard.Guar
 	}
 	r.Sink = console.Event
 	res, err := r.Run(ctx, p)
-	if err != nil {
+	var held *runner.LockError
+	var by *runner.Interrupt
+	switch {
+	case errors.As(err, &held): // nothing is wrong with the file
+		fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
+		return exitError(1)
+	case errors.As(err, &by):
+		fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
+		return exitError(128 + int(by.Signal))
+	case err != nil:
 		return refused(err)
 	}
 	defer res.Close()

@@ -1,0 +1,147 @@
+package runner
+
+// This file holds locks: one at a time, for the user, on this machine.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/pipe-runner/pipe/pipeline"
+)
+
+// LockError tells that a lock is held by another run.
+type LockError struct {
+	Name   string
+	Holder string // what its holder wrote into it; "": it is not known
+}
+
+// Error names the lock and who holds it.
+func (e *LockError) Error() string {
+	if e.Holder == "" {
+		return fmt.Sprintf("lock %s is held by another run", e.Name)
+	}
+	return fmt.Sprintf("lock %s is held by %s", e.Name, e.Holder)
+}
+
+// StateDir returns the folder where runs keep what outlives them: PIPE_STATE_DIR,
+// or pipe in XDG_STATE_HOME, or in .local/state of the home folder. environ is
+// a list of NAME=value.
+func StateDir(environ []string) (string, error) {
+	env := map[string]string{}
+	for _, kv := range environ {
+		for _, name := range []string{"PIPE_STATE_DIR", "XDG_STATE_HOME", "HOME"} {
+			if len(kv) > len(name) && kv[:len(name)+1] == name+"=" {
+				env[name] = kv[len(name)+1:]
+			}
+		}
+	}
+	switch {
+	case filepath.IsAbs(env["PIPE_STATE_DIR"]):
+		return env["PIPE_STATE_DIR"], nil
+	case env["PIPE_STATE_DIR"] != "":
+		return "", fmt.Errorf("PIPE_STATE_DIR is %q, and not an absolute path", env["PIPE_STATE_DIR"])
+	case filepath.IsAbs(env["XDG_STATE_HOME"]):
+		return filepath.Join(env["XDG_STATE_HOME"], "pipe"), nil
+	case filepath.IsAbs(env["HOME"]):
+		return filepath.Join(env["HOME"], ".local", "state", "pipe"), nil
+	}
+	return "", errors.New("there is no folder for state: none of PIPE_STATE_DIR, XDG_STATE_HOME and HOME is set to an absolute path")
+}
+
+// privateDir makes a folder that is the user's alone, and checks one that is
+// there.
+func privateDir(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a folder", path)
+	case info.Mode().Perm()&0o077 != 0 && isUnix:
+		return fmt.Errorf("%s can be used by others (mode %04o); chmod 700 it", path, info.Mode().Perm())
+	}
+	return owned(path, info)
+}
+
+var lockName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`)
+
+// lock takes a lock, waiting for it as the pipeline says. The context ends the
+// waiting; waits is told once that it has begun, and for whom. What is returned
+// gives the lock back; the kernel does when this program ends.
+func (r *run) lock(ctx context.Context, l *pipeline.Lock, vars *pipeline.Vars, waits func(holder string)) (func(), error) {
+	name, err := l.Name.Eval(vars)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	if !lockName.MatchString(name) {
+		return nil, fmt.Errorf("lock: a name has letters, digits, _, - and . (at most 100): %.120q has not", name)
+	}
+	state, err := StateDir(r.environ)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	dir := filepath.Join(state, "locks")
+	if err := errors.Join(privateDir(state), privateDir(dir)); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	f, err := openLock(filepath.Join(dir, name))
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", name, cause(err))
+	}
+	var limit <-chan time.Time
+	if l.Wait != nil {
+		limit = time.After(*l.Wait)
+	}
+	// The kernel wakes who blocks in flock, but could not be told to give up.
+	for delay := 5 * time.Millisecond; ; delay = min(2*delay, 200*time.Millisecond) {
+		held, err := tryLock(f)
+		if err != nil {
+			_ = f.Close()
+			return nil, fmt.Errorf("lock %s: %w", name, err)
+		}
+		if held {
+			break
+		}
+		holder := readHolder(f)
+		if l.Wait != nil && *l.Wait == 0 {
+			_ = f.Close()
+			return nil, &LockError{name, holder}
+		}
+		if waits != nil {
+			waits((&LockError{name, holder}).Error())
+			waits = nil
+		}
+		select {
+		case <-time.After(delay):
+		case <-limit:
+			_ = f.Close()
+			return nil, &LockError{name, holder}
+		case <-ctx.Done():
+			_ = f.Close()
+			return nil, context.Cause(ctx)
+		}
+	}
+	_ = f.Truncate(0)
+	_, _ = f.WriteAt([]byte(fmt.Sprintf("pid %d (%s), since %s\n", os.Getpid(), r.p.File, time.Now().Format(time.RFC3339))), 0)
+	return func() { _ = f.Truncate(0); _ = f.Close() }, nil
+}
+
+// readHolder returns what the holder of a lock wrote into it, for people.
+func readHolder(f *os.File) string {
+	b := make([]byte, 300)
+	n, _ := f.ReadAt(b, 0)
+	for i, c := range b[:n] {
+		if c < ' ' || c > '~' {
+			return string(b[:i])
+		}
+	}
+	return string(b[:n])
+}
