@@ -5,6 +5,7 @@ package pipeline
 
 import (
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -208,6 +209,13 @@ func (c *checker) scope(s *Scope) {
 	}
 	for _, f := range s.EnvFile {
 		c.template(f)
+	}
+	if s.ExtendEnv != nil {
+		for _, n := range s.ExtendEnv.Names {
+			if _, err := path.Match(n, ""); err != nil {
+				c.add(Pos{}, "extendEnv: %q is not a name or a glob", n)
+			}
+		}
 	}
 	for _, u := range s.Unset {
 		c.variable(Pos{}, u)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -190,7 +191,8 @@ type Vars struct {
 	Matrix   map[string]any                            // of the instance at hand
 	Item     any                                       // of the instance at hand
 	Pipeline map[string]any
-	Dir      string // what glob is relative to
+	Dir      string                 // what glob is relative to
+	Visible  func(path string) bool // whether glob may find it; nil: anything
 	// What the four functions of an if return; nil outside of one.
 	Success, Failure, Cancelled func() bool
 }
@@ -218,7 +220,7 @@ func (v *Vars) env(e *Expr) (map[string]any, error) {
 		"lines": exprLines,
 		"quote": exprQuote,
 		"raw":   exprRaw,
-		"glob":  func(pattern string) ([]string, error) { return exprGlob(v.Dir, pattern) },
+		"glob":  func(pattern string) ([]string, error) { return exprGlob(v.Dir, pattern, v.Visible) },
 	}
 	steps := make(map[string]any, len(e.steps))
 	for _, name := range e.steps {
@@ -267,7 +269,7 @@ func exprRaw(v any) (rawText, error) {
 	return rawText(s), err
 }
 
-func exprGlob(dir, pattern string) ([]string, error) {
+func exprGlob(dir, pattern string, visible func(string) bool) ([]string, error) {
 	full := pattern
 	if !filepath.IsAbs(pattern) {
 		full = filepath.Join(escapeGlob(dir), pattern)
@@ -275,6 +277,9 @@ func exprGlob(dir, pattern string) ([]string, error) {
 	found, err := filepath.Glob(full)
 	if err != nil {
 		return nil, fmt.Errorf("glob: %q is not a pattern: %w", pattern, err)
+	}
+	if visible != nil {
+		found = slices.DeleteFunc(found, func(f string) bool { return !visible(f) })
 	}
 	for i, f := range found {
 		if !filepath.IsAbs(pattern) {

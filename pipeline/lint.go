@@ -5,6 +5,7 @@ package pipeline
 
 import (
 	"fmt"
+	pathpkg "path"
 	"slices"
 	"strings"
 
@@ -109,7 +110,7 @@ func (l *linter) ignored(line int, rule string) bool {
 	}
 	silences := func(text string) bool {
 		_, names, ok := strings.Cut(text, "# pipe:ignore ")
-		return ok && slices.Contains(strings.FieldsFunc(names, func(r rune) bool { return r == ' ' || r == ',' || r == '\r' }), rule)
+		return ok && slices.Contains(strings.FieldsFunc(names, func(r rune) bool { return r == ' ' || r == ',' || r == ':' || r == '\r' }), rule)
 	}
 	if silences(string(l.lines[line-1])) {
 		return true
@@ -194,7 +195,7 @@ func (l *linter) inherited(environ []string) {
 	}
 	if len(names) > 0 {
 		slices.Sort(names)
-		l.find("inherited-env", Pos{1, 1}, "%s is set here and changes how programs run; steps inherit it with the whole environment: name what they need with extendEnv", strings.Join(names, ", "))
+		l.find("inherited-env", l.p.Steps[0].Pos, "%s is set here and changes how programs run; steps inherit it with the whole environment: name what they need with extendEnv", strings.Join(names, ", "))
 	}
 }
 
@@ -212,12 +213,16 @@ func (l *linter) levels() {
 					path = path || lv.Env[i].Name == "PATH"
 				}
 				path = path || len(lv.EnvFile) > 0 // it may be in there
+				if lv.Env != nil && len(lv.Env) == 0 {
+					path = true // an empty environment is meant
+				}
 				if len(lv.Env) > 0 {
 					first = &lv.Env[0]
 				}
 			}
 			extend := l.p.extends(s, st)
-			if first == nil || path || extend.All || len(extend.Names) > 0 || l.has("env-without-path", first.Pos) {
+			path = path || slices.ContainsFunc(extend.Names, func(n string) bool { m, _ := pathpkg.Match(n, "PATH"); return m })
+			if first == nil || path || extend.All || l.has("env-without-path", first.Pos) {
 				continue
 			}
 			l.find("env-without-path", first.Pos, "env replaces the environment, so the program has no PATH and no HOME; add extendEnv: [PATH, HOME], or give them")
@@ -268,16 +273,18 @@ func (l *linter) secrets(s *Step, st *Stage, middle bool) {
 		return
 	}
 	secret := ""
-	for _, lv := range l.p.Levels(s, st) {
-		for _, name := range l.p.Secrets {
-			if lv.ExtendEnv != nil && slices.Contains(lv.ExtendEnv.Names, name) {
+	for _, name := range l.p.Secrets {
+		if slices.Contains(l.p.extends(s, st).Names, name) {
+			secret = name
+		}
+		reads := func(e *Expr) {
+			if e.readsEnv(name) {
 				secret = name
 			}
-			for _, v := range lv.Env {
-				if strings.Contains(v.Value.src, "env."+name) || strings.Contains(v.Value.src, "env[\""+name) {
-					secret = name
-				}
-			}
+		}
+		st.exprs(reads)
+		for _, lv := range l.p.Levels(s, st) {
+			lv.exprs(reads)
 		}
 	}
 	if secret == "" {
@@ -297,8 +304,22 @@ func (l *linter) secrets(s *Step, st *Stage, middle bool) {
 	}
 }
 
+// readsEnv reports whether the expression reads a variable of the runner.
+func (e *Expr) readsEnv(name string) bool {
+	found := false
+	node := e.prog.Node()
+	ast.Walk(&node, visitor(func(n *ast.Node) {
+		if m, ok := (*n).(*ast.MemberNode); ok {
+			id, isID := m.Node.(*ast.IdentifierNode)
+			prop, isText := m.Property.(*ast.StringNode)
+			found = found || isID && isText && id.Value == "env" && prop.Value == name
+		}
+	}))
+	return found
+}
+
 // optionTakers are common programs that read an argument with a - as an option.
-var optionTakers = strings.Fields("ar awk basename bzip2 cat chgrp chmod chown cmp cp curl cut date dd df diff dirname docker du egrep fgrep file find git go grep gunzip gzip head install jq kill kubectl ln ls make mkdir mktemp mv node npm patch perl ping pip podman ps python python3 readlink rm rmdir rsync scp sed sort split ssh stat strings tail tar tee touch tr tsort uniq unlink unzip wc wget xargs xz yq zip")
+var optionTakers = strings.Fields("ar basename bzip2 cat chgrp chmod chown cmp cp curl cut date dd df diff dirname du egrep fgrep file find grep gunzip gzip head install kill ln ls make mkdir mktemp mv patch ping ps readlink rm rmdir rsync scp sed sort split ssh stat strings tail tar tee touch tr tsort uniq unlink unzip wc wget xargs xz yq zip")
 
 func (l *linter) arguments(st *Stage) {
 	name := ""
@@ -311,12 +332,44 @@ func (l *linter) arguments(st *Stage) {
 		case a.String() == "--":
 			dashes = true
 		case !a.HasExpr():
-		case name == "sed" && i == 0 || (name == "psql" || name == "mysql" || name == "sqlite3" || name == "jq") && strings.ContainsAny(a.tmpl.lits[0], " ("):
+		case programOf(name, st.Args, i+1):
 			l.find("program-text", a.tmpl.pos, "%s reads this argument as a program in its own language; hand the value over in another way, such as a file, stdin or a variable", name)
-		case !dashes && a.tmpl.lits[0] == "" && slices.Contains(optionTakers, name) && !l.harmless(a):
+		case !dashes && a.tmpl.lits[0] == "" && !strings.HasPrefix(st.Args[i].String(), "-") && slices.Contains(optionTakers, name) && !l.harmless(a):
 			l.find("option-injection", a.tmpl.pos, "a value that begins with - is an option to %s; write [%s, --, %s], or declare the parameter with type: path", name, name, a)
 		}
 	}
+}
+
+// programOf reports whether argument i is a program in the language of sed, jq
+// or a database's client.
+func programOf(name string, args []Template, i int) bool {
+	before := args[i-1].String()
+	switch name {
+	case "psql":
+		return before == "-c" || before == "--command"
+	case "mysql", "mariadb":
+		return before == "-e" || before == "--execute"
+	case "sed":
+		if before == "-e" || before == "--expression" {
+			return true
+		}
+	case "jq":
+	default:
+		return false
+	}
+	for k := 1; k < i; k++ { // the first word that belongs to no option
+		switch word := args[k].String(); {
+		case word == "-e" || word == "-f" || word == "--expression" || word == "--file" || word == "--from-file":
+			return false
+		case word == "--arg" || word == "--argjson" || word == "--slurpfile" || word == "--rawfile":
+			if k += 2; k >= i {
+				return false
+			}
+		case !strings.HasPrefix(word, "-"):
+			return false
+		}
+	}
+	return true
 }
 
 // harmless reports whether the value cannot begin with a dash, or is a number.
@@ -348,6 +401,9 @@ func (prm *Param) matches(begin string) bool {
 
 // shellText finds unquoted expansions in shell text.
 func (l *linter) shellText(s *Step, st *Stage) {
+	if safety.DialectOf(l.p.Options(s, st).Shell) == safety.Zsh {
+		return // it does not split
+	}
 	text := st.shell
 	if text == nil {
 		var err error

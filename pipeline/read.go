@@ -349,6 +349,9 @@ func (p *parser) shellText(st *Stage, n *yaml.Node) {
 		}
 	} else if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
 		st.TextPos.Col++
+		if n.Style&yaml.DoubleQuotedStyle != 0 && n.Line <= len(p.lines) && (strings.Contains(n.Value, "\n") || strings.Contains(string(p.lines[n.Line-1]), `\`)) {
+			st.TextPos = Pos{} // escapes stand between the places here and there
+		}
 	}
 	st.script = p.template(n)
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/alessio/shellescape"
 
@@ -20,28 +21,32 @@ import (
 
 // bound is a stage that is ready to start.
 type bound struct {
-	stage   *pipeline.Stage
-	opts    pipeline.Options
-	root    *safety.Dir
-	args    []string // argv of a program, also of an external shell
-	program string
-	env     []string
-	dir     string
-	history map[string][]safety.Origin // of env, for explain
-	path    string                     // PATH to look programs up in
-	text    string                     // of a shell, as it runs
-	vars    []safety.Var               // that the text reads
-	script  bool                       // the text is on a descriptor
-	input   string
-	files   [3]string // paths of stdio files
-	extra   []string
-	command string // for people
+	stage    *pipeline.Stage
+	opts     pipeline.Options
+	root     *safety.Dir
+	redactor *safety.Redactor
+	args     []string // argv of a program, also of an external shell
+	program  string
+	env      []string
+	dir      string
+	history  map[string][]safety.Origin // of env, for explain
+	path     string                     // PATH to look programs up in
+	text     string                     // of a shell, as it runs
+	vars     []safety.Var               // that the text reads
+	script   bool                       // the text is on a descriptor
+	input    string
+	files    [3]string // paths of stdio files
+	extra    []string
+	command  string // for people
 }
 
 // stepVars returns what expressions read, for a directory.
 func (r *run) stepVars(dir string) pipeline.Vars {
 	v := r.base
 	v.Dir = dir
+	if r.root != nil {
+		v.Visible = func(path string) bool { _, err := r.root.Lstat(path); return err == nil }
+	}
 	v.Steps = r.stepValue
 	return v
 }
@@ -101,7 +106,7 @@ func (r *run) resultValue(name string, res *StepResult) (map[string]any, error) 
 // bind evaluates everything of a stage.
 func (ex *execution) bind(st *pipeline.Stage) (*bound, error) {
 	r := ex.r
-	b := &bound{stage: st, opts: r.p.Options(ex.step, st), dir: r.dir, root: r.root}
+	b := &bound{stage: st, opts: r.p.Options(ex.step, st), dir: r.dir, root: r.root, redactor: r.redactor}
 	vars := ex.vars
 	levels := r.p.Levels(ex.step, st)
 	for _, lv := range levels {
@@ -234,12 +239,15 @@ func (b *bound) envFile(env *safety.Env, f pipeline.Template, vars *pipeline.Var
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(b.dir, path)
 	}
-	file, err := b.root.OpenFile(path, os.O_RDONLY, 0)
+	file, err := b.root.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would be waited for
 	if err != nil {
 		return &StartError{Path: path, Code: 126, Msg: fmt.Sprintf("envFile: cannot open %s: %v", path, cause(err)), Err: err}
 	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return &StartError{Path: path, Code: 126, Msg: fmt.Sprintf("envFile: %s is not a regular file", path), Err: err}
+	}
 	text, err := io.ReadAll(io.LimitReader(file, maxEnvFile+1))
-	_ = file.Close()
 	if err == nil && len(text) > maxEnvFile {
 		err = fmt.Errorf("it is larger than %d bytes", maxEnvFile)
 	}
@@ -308,7 +316,11 @@ func (b *bound) arguments(vars *pipeline.Vars) error {
 		return errors.New("the program's name is empty")
 	}
 	b.program = b.args[0]
-	b.command = shellescape.QuoteCommand(b.args)
+	shown := make([]string, len(b.args)) // a secret is masked before it is quoted
+	for i, a := range b.args {
+		shown[i] = b.redactor.String(a)
+	}
+	b.command = shellescape.QuoteCommand(shown)
 	argv0, err := st.Argv0.Eval(vars)
 	if err != nil {
 		return fmt.Errorf("argv0: %w", err)

@@ -22,6 +22,7 @@ type buffer struct {
 	file   *os.File // unlinked already, so that nothing is left of it
 	size   int64    // bytes kept
 	err    error    // of the file
+	cut    bool     // the end is missing
 	closed bool
 }
 
@@ -38,8 +39,10 @@ func (b *buffer) Write(p []byte) (int, error) {
 	}
 	switch b.policy {
 	case pipeline.Kill:
+		b.cut = true
 		return n, errMaxBuffer
 	case pipeline.Truncate:
+		b.cut = true
 	case pipeline.Spill:
 		b.spill(p)
 	}
@@ -49,6 +52,7 @@ func (b *buffer) Write(p []byte) (int, error) {
 // spill appends to the file. A full disk loses the rest of the output, never
 // the child: it is said when the output is read.
 func (b *buffer) spill(p []byte) {
+	defer func() { b.cut = b.cut || b.err != nil }()
 	if b.err != nil {
 		return
 	}

@@ -141,14 +141,21 @@ type StageResult struct {
 // that the output was spilled to; [os.ErrClosed] after [Result.Close]. Secrets
 // are masked.
 func (s *StageResult) Stdout(limit int64) ([]byte, error) {
-	b, err := s.stdout.bytes(limit)
-	return s.redactor.Bytes(b), err
+	return s.output(s.stdout, limit)
 }
 
 // Stderr is as Stdout, for stderr.
 func (s *StageResult) Stderr(limit int64) ([]byte, error) {
-	b, err := s.stderr.bytes(limit)
-	return s.redactor.Bytes(b), err
+	return s.output(s.stderr, limit)
+}
+
+func (s *StageResult) output(b *buffer, limit int64) ([]byte, error) {
+	more := limit
+	if limit > 0 {
+		more += int64(s.redactor.Longest())
+	}
+	out, err := b.bytes(more)
+	return s.redactor.Cut(out, limit, b != nil && (b.cut || limit > 0 && b.size > more)), err
 }
 
 // Result is what came of a run.

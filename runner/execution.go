@@ -47,7 +47,7 @@ type execution struct {
 	full      chan struct{} // a buffer overflowed, and its policy is to end the child
 	stopped   bool
 	signalled bool
-	givenUp   bool // of streams: who copies them may still be at it
+	givenUp   bool // streams were
 	result    StepResult
 }
 
@@ -714,7 +714,8 @@ func (ex *execution) drain(t *timers) {
 	}
 	if !ex.await(closed, limit, func() <-chan time.Time { return time.After(giveUp) }) {
 		ex.release(true)
-		ex.givenUp = !ex.await(closed, time.After(100*time.Millisecond), nil)
+		ex.givenUp = true // who copies may still be at it
+		ex.await(closed, time.After(100*time.Millisecond), nil)
 	}
 }
 
@@ -804,8 +805,8 @@ func (ex *execution) endTree(p *proc) []string {
 func (ex *execution) flush() {
 	for _, s := range ex.streams {
 		s.end()
-		if s.masker != nil && s.live && !ex.givenUp {
-			s.deliver(s.masker.Flush(), false)
+		if s.live && !ex.givenUp {
+			s.flushMasker(false)
 		}
 	}
 	for _, p := range ex.procs {
@@ -821,9 +822,6 @@ func (ex *execution) flush() {
 			}
 			if !s.live && s.buf.size > 0 {
 				s.whole()
-			}
-			if s.masker != nil && !s.live {
-				s.deliver(s.masker.Flush(), true)
 			}
 			if s.buf.err != nil {
 				ex.warn(fmt.Sprintf("buffered output is incomplete: %v", s.buf.err))
@@ -976,6 +974,15 @@ func (s *stream) show(b []byte, whole bool) {
 	s.deliver(b, whole)
 }
 
+// flushMasker shows what was held back because it could have become a secret.
+// Where the output was cut it may have been one: that stays hidden.
+func (s *stream) flushMasker(whole bool) {
+	if s.masker == nil {
+		return
+	}
+	s.deliver(s.masker.End(s.buf != nil && s.buf.cut), whole)
+}
+
 // deliver hands on what may be seen.
 func (s *stream) deliver(b []byte, whole bool) {
 	if len(b) == 0 {
@@ -994,6 +1001,7 @@ func (s *stream) deliver(b []byte, whole bool) {
 func (s *stream) whole() {
 	s.ex.r.wholes.Lock()
 	defer s.ex.r.wholes.Unlock()
+	defer s.flushMasker(true)
 	if s.buf.file == nil {
 		s.show(s.buf.mem, true)
 		return

@@ -22,18 +22,14 @@ func (r *Runner) Explain(p *pipeline.Pipeline, step string) ([]Explanation, erro
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	params, err := p.ParamValues(r.Params)
-	if err != nil {
-		return nil, &paramError{err}
-	}
-	if _, err := p.Select([]string{step}); err != nil {
-		return nil, &paramError{err}
-	}
 	run := &run{p: p, graph: p.Graph(), tracing: true}
-	err = run.setup(r, params)
+	err := run.setup(r)
 	defer func() { _ = run.root.Close() }()
 	if err != nil {
 		return nil, err
+	}
+	if _, err := p.Select([]string{step}); err != nil {
+		return nil, &paramError{run.masked(err)}
 	}
 	s, i := p.Step(step)
 	ex := &execution{r: run, u: &unit{step: i}, step: s}
@@ -79,6 +75,14 @@ func (r *run) explain(ex *execution, stages []*pipeline.Stage, out []Explanation
 			continue
 		}
 		b, err := ex.bind(st)
+		if err != nil && len(ex.step.Reads()) > 0 { // known during a run only
+			e := Explanation{Text: st.Text, Shell: "a shell", Dir: "(not known before the run)"}
+			for _, a := range st.Args {
+				e.Args = append(e.Args, a.String())
+			}
+			out = append(out, e)
+			continue
+		}
 		if err != nil {
 			return nil, r.masked(err)
 		}
@@ -94,11 +98,12 @@ func (r *run) explain(ex *execution, stages []*pipeline.Stage, out []Explanation
 			if e.Program, err = lookPath(r.engine, b.program, b.path, b.dir); err != nil {
 				e.Program = err.Error()
 			}
+			e.Program = r.redactor.String(e.Program)
 		}
 		for _, name := range slices.Sorted(maps.Keys(b.history)) {
 			v := Variable{Name: name}
 			for _, o := range b.history[name] {
-				o.Value = r.redactor.String(o.Value)
+				o.Value, o.Source = r.redactor.String(o.Value), r.redactor.String(o.Source)
 				v.Origins = append(v.Origins, o)
 			}
 			e.Env = append(e.Env, v)
@@ -134,6 +139,9 @@ func (e Explanation) String() string {
 			fmt.Fprintf(&b, "    %s=%s  (%s)", v.Name, shellescape.Quote(last.Value), last.Source)
 		}
 		for _, o := range slices.Backward(v.Origins[:len(v.Origins)-1]) {
+			if o.Unset {
+				continue
+			}
 			fmt.Fprintf(&b, ", hides %s (%s)", shellescape.Quote(o.Value), o.Source)
 		}
 		b.WriteByte('\n')

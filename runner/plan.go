@@ -19,12 +19,8 @@ func (r *Runner) Plan(p *pipeline.Pipeline) ([]string, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	params, err := p.ParamValues(r.Params)
-	if err != nil {
-		return nil, &paramError{err}
-	}
 	run := &run{p: p, graph: p.Graph()}
-	err = run.setup(r, params)
+	err := run.setup(r)
 	defer func() { _ = run.root.Close() }()
 	if err != nil {
 		return nil, err
@@ -32,7 +28,7 @@ func (r *Runner) Plan(p *pipeline.Pipeline) ([]string, error) {
 	var keep []bool
 	if len(r.Steps) > 0 {
 		if keep, err = p.Select(r.Steps); err != nil {
-			return nil, &paramError{err}
+			return nil, &paramError{run.masked(err)}
 		}
 	}
 	var out []string
@@ -93,7 +89,7 @@ func (r *run) planArgs(args []pipeline.Template) string {
 			continue
 		}
 		for _, v := range vals {
-			words = append(words, shellescape.Quote(v))
+			words = append(words, shellescape.Quote(r.redactor.String(v)))
 		}
 	}
 	return strings.Join(words, " ")

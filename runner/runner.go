@@ -77,17 +77,13 @@ func (r *Runner) Run(ctx context.Context, p *pipeline.Pipeline) (*Result, error)
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	params, err := p.ParamValues(r.Params)
-	if err != nil {
-		return nil, &paramError{err}
-	}
 	run := &run{p: p, graph: p.Graph(), sink: r.Sink, keepGoing: r.KeepGoing}
-	if len(r.Steps) > 0 {
+	err := run.setup(r)
+	if err == nil && len(r.Steps) > 0 {
 		if run.selected, err = p.Select(r.Steps); err != nil {
-			return nil, &paramError{err}
+			err = &paramError{run.masked(err)}
 		}
 	}
-	err = run.setup(r, params)
 	defer func() { _ = run.root.Close() }()
 	if err != nil {
 		return nil, err
@@ -102,8 +98,9 @@ func (r *Runner) Run(ctx context.Context, p *pipeline.Pipeline) (*Result, error)
 	return run.loop(ctx), nil
 }
 
-// setup fills in what Runner leaves to defaults.
-func (r *run) setup(from *Runner, params map[string]any) error {
+// setup fills in what Runner leaves to defaults. What it says of bad values
+// holds no secret.
+func (r *run) setup(from *Runner) error {
 	r.engine = from.Engine
 	if r.engine == nil {
 		r.engine = Local{}
@@ -113,14 +110,6 @@ func (r *run) setup(from *Runner, params map[string]any) error {
 		return err
 	}
 	r.dir = dir
-	if from.Root != "" {
-		if r.root, err = safety.OpenDir(from.Root); err != nil {
-			return &paramError{fmt.Errorf("root %s: %w", from.Root, cause(err))}
-		}
-		if _, err := r.root.Stat(r.dir); err != nil {
-			return &paramError{fmt.Errorf("the caller's folder %s: %w; change to one inside", r.dir, cause(err))}
-		}
-	}
 	if r.environ = from.Env; r.environ == nil {
 		r.environ = os.Environ()
 	}
@@ -132,6 +121,18 @@ func (r *run) setup(from *Runner, params map[string]any) error {
 	}
 	if err := r.secrets(); err != nil {
 		return err
+	}
+	params, err := r.p.ParamValues(from.Params)
+	if err != nil {
+		return &paramError{r.masked(err)}
+	}
+	if from.Root != "" {
+		if r.root, err = safety.OpenDir(from.Root); err != nil {
+			return &paramError{r.masked(fmt.Errorf("root %s: %w", from.Root, cause(err)))}
+		}
+		if _, err := r.root.Stat(r.dir); err != nil {
+			return &paramError{r.masked(fmt.Errorf("the caller's folder %s: %w; change to one inside", r.dir, cause(err)))}
+		}
 	}
 	r.inherited = from.Inherited
 	r.limit = r.p.GetMaxParallel(runtime.NumCPU())
@@ -628,10 +629,43 @@ func (r *run) mask(res *StepResult) {
 		return
 	}
 	res.Command, res.Err = r.redactor.String(res.Command), r.masked(res.Err)
+	for i := range res.Left {
+		res.Left[i] = r.redactor.String(res.Left[i])
+	}
 	for i := range res.Stages {
 		st := &res.Stages[i]
 		st.Command, st.Err, st.redactor = r.redactor.String(st.Command), r.masked(st.Err), r.redactor
 	}
+}
+
+// maskValue takes the secrets from a value of an expression.
+func (r *run) maskValue(v any) any {
+	if r.redactor == nil {
+		return v
+	}
+	switch v := v.(type) {
+	case string:
+		return r.redactor.String(v)
+	case []string:
+		out := make([]string, len(v))
+		for i, s := range v {
+			out[i] = r.redactor.String(s)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = r.maskValue(x)
+		}
+		return out
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, x := range v {
+			out[r.redactor.String(k)] = r.maskValue(x)
+		}
+		return out
+	}
+	return v
 }
 
 // maskedError is an error in whose text there was a secret.
@@ -725,7 +759,7 @@ func (r *run) result() *Result {
 				r.warn(-1, "output "+o.Name+": "+err.Error())
 				continue
 			}
-			out.Outputs[o.Name] = val
+			out.Outputs[o.Name] = r.maskValue(val)
 		}
 	}
 	r.emit(Event{Type: EventRunEnd, Step: -1})

@@ -354,6 +354,12 @@ func (s *shell) open(ctx context.Context, path string, flag int, perm os.FileMod
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(hc.Dir, path)
 	}
+	switch path { // the step's streams, and not this program's
+	case "/dev/stdout":
+		return dupStream(fileOf(hc.Stdout), s)
+	case "/dev/stderr":
+		return dupStream(fileOf(hc.Stderr), s)
+	}
 	f, err := openFile(ctx, s.cmd.root, path, flag, perm)
 	var out *safety.OutsideError
 	if errors.As(err, &out) { // the interpreter reports this type only
@@ -363,6 +369,24 @@ func (s *shell) open(ctx context.Context, path string, flag int, perm os.FileMod
 		return f, err
 	}
 	return &sink{f, s}, nil
+}
+
+// dupStream returns a stream of the text once more; the null device where it has
+// no file.
+func dupStream(f *os.File, s *shell) (io.ReadWriteCloser, error) {
+	if f == nil {
+		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	}
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var again *os.File
+	cerr := rc.Control(func(fd uintptr) { again, err = dupDescriptor(int(fd)) })
+	if err = errors.Join(cerr, err); err != nil {
+		return nil, err
+	}
+	return &sink{again, s}, nil
 }
 
 // stat, readDir and access are what the text learns of files where it is

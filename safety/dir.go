@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -56,6 +57,9 @@ func (d *Dir) Close() error {
 
 // rel returns an absolute path as one from the root.
 func (d *Dir) rel(path string) (string, error) {
+	for strings.Contains(path, "//") { // no more than that: x/.. may lead elsewhere through a link
+		path = strings.ReplaceAll(path, "//", "/")
+	}
 	for _, name := range d.names {
 		if path == name {
 			return ".", nil
@@ -67,11 +71,14 @@ func (d *Dir) rel(path string) (string, error) {
 	return "", &OutsideError{path, d.names[0]}
 }
 
+// devices are inside of every Dir: they show nothing and keep nothing.
+var devices = []string{os.DevNull, "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
+
 // OpenFile opens a file as [os.OpenFile] does; the path is absolute. One that
-// leads outside is an error of type [OutsideError]. The null device is inside
-// of every Dir.
+// leads outside is an error of type [OutsideError]. Devices that hold nothing,
+// such as /dev/null, are inside of every Dir.
 func (d *Dir) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
-	if d == nil || path == os.DevNull {
+	if d == nil || slices.Contains(devices, path) {
 		return os.OpenFile(path, flag, perm) //nolint:gosec // not confined
 	}
 	rel, err := d.rel(path)
@@ -84,7 +91,7 @@ func (d *Dir) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error
 
 // Stat returns what a path is, following links that stay inside.
 func (d *Dir) Stat(path string) (fs.FileInfo, error) {
-	if d == nil || path == os.DevNull {
+	if d == nil || slices.Contains(devices, path) {
 		return os.Stat(path)
 	}
 	rel, err := d.rel(path)
@@ -97,7 +104,7 @@ func (d *Dir) Stat(path string) (fs.FileInfo, error) {
 
 // Lstat is Stat without following a last link.
 func (d *Dir) Lstat(path string) (fs.FileInfo, error) {
-	if d == nil || path == os.DevNull {
+	if d == nil || slices.Contains(devices, path) {
 		return os.Lstat(path)
 	}
 	rel, err := d.rel(path)

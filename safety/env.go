@@ -98,6 +98,8 @@ func (e *Env) Set(name, value string) error {
 		return fmt.Errorf("%q is not a variable's name: it holds a = or NUL", name)
 	case strings.ContainsRune(value, 0):
 		return fmt.Errorf("the value of %s holds a NUL byte", name)
+	case slices.Contains(never, name):
+		return fmt.Errorf("%s is for children with a message channel only", name)
 	}
 	e.put(name, value)
 	return nil
@@ -148,12 +150,15 @@ func ParseEnvFile(text string) (names, values []string, err error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
+		if rest, ok := strings.CutPrefix(line, "export"); ok && strings.TrimLeft(rest, " \t") != rest {
+			line = strings.TrimLeft(rest, " \t")
+		}
+		name, value, ok := strings.Cut(line, "=")
 		name = strings.TrimSpace(name)
 		if !ok || name == "" || strings.ContainsAny(name, " \t\x00\"'") {
 			return nil, nil, fmt.Errorf("line %d: expected NAME=VALUE", i+1)
 		}
-		if value, err = envValue(strings.TrimSpace(value)); err != nil {
+		if value, err = envValue(value); err != nil {
 			return nil, nil, fmt.Errorf("line %d: %w", i+1, err)
 		}
 		names = append(names, name)
@@ -163,9 +168,12 @@ func ParseEnvFile(text string) (names, values []string, err error) {
 }
 
 func envValue(v string) (string, error) {
-	if v == "" || v[0] != '"' && v[0] != '\'' {
-		if i := strings.Index(v, " #"); i >= 0 {
-			v = strings.TrimSpace(v[:i])
+	bare := v
+	if v = strings.TrimSpace(v); v == "" || v[0] != '"' && v[0] != '\'' {
+		for i := 1; i < len(bare); i++ {
+			if bare[i] == '#' && (bare[i-1] == ' ' || bare[i-1] == '\t') {
+				return strings.TrimSpace(bare[:i]), nil
+			}
 		}
 		return v, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"sort"
 	"strings"
+	"unicode/utf16"
 )
 
 const (
@@ -115,7 +116,7 @@ func addForms(forms map[string]bool, s string) {
 	}
 	add(hex.EncodeToString([]byte(s)))
 	add(strings.ToUpper(hex.EncodeToString([]byte(s))))
-	for _, u := range []string{url.QueryEscape(s), url.PathEscape(s), percent(s)} {
+	for _, u := range []string{url.QueryEscape(s), url.PathEscape(s), percent(s, ""), percent(s, "-_.~"), percent(s, "-_.~/"), percent(s, "-_.~!*'()"), percent(s, "-_.~!*'();/?:@&=+$,#")} {
 		add(u)
 		add(lowerPercent(u))
 	}
@@ -124,21 +125,64 @@ func addForms(forms map[string]bool, s string) {
 		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(escape)
 		if enc.Encode(s) == nil {
-			add(strings.Trim(strings.TrimSpace(b.String()), `"`))
+			js := strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(b.String()), `"`), `"`)
+			for _, form := range []string{js, asciiJSON(js)} {
+				add(form)
+				add(strings.ReplaceAll(form, "/", `\/`))
+			}
 		}
 	}
+	add(ansiC(s, false))
+	add(ansiC(s, true))
 	add(strings.ReplaceAll(s, "'", `'\''`))
 	add(strings.ReplaceAll(s, "'", `'"'"'`))
-	add(backslashed(s))
+	add(backslashed(s, "_-./:=@%+"))
+	add(backslashed(s, "_-./:=,@%+"))
+	add(backslashed(s, "_-./:=@%+#~"))
 	add(strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`").Replace(s))
 }
 
-// percent encodes every byte that is no letter or digit.
-func percent(s string) string {
+// asciiJSON writes what is not ASCII as \uXXXX.
+func asciiJSON(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r < 0x80:
+			b.WriteRune(r)
+		case r > 0xffff:
+			hi, lo := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, hi, lo)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
+
+// ansiC is the inside of $'…' as shells show it, with bytes that are not ASCII
+// in octal where octal is set.
+func ansiC(s string, octal bool) string {
 	var b strings.Builder
 	for i := range len(s) {
 		c := s[i]
-		if c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' {
+		if k := strings.IndexByte("\a\b\t\n\v\f\r\x1b\\'", c); k >= 0 {
+			b.WriteByte('\\')
+			b.WriteByte("abtnvfrE\\'"[k])
+		} else if c < ' ' || c == 0x7f || octal && c >= 0x80 {
+			fmt.Fprintf(&b, `\%03o`, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// percent encodes every byte that is no letter or digit, nor one of safe.
+func percent(s, safe string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		if c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.IndexByte(safe, c) >= 0 {
 			b.WriteByte(c)
 		} else {
 			fmt.Fprintf(&b, "%%%02X", c)
@@ -158,12 +202,13 @@ func lowerPercent(s string) string {
 	return string(b)
 }
 
-// backslashed is how printf %q and xtrace show a word without quotes.
-func backslashed(s string) string {
+// backslashed is how printf %q and xtrace show a word without quotes; plain are
+// the signs that need no backslash.
+func backslashed(s, plain string) string {
 	var b strings.Builder
 	for i := range len(s) {
 		c := s[i]
-		if c < 0x80 && !(c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.IndexByte("_-./:=,@%+", c) >= 0) {
+		if c < 0x80 && !(c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.IndexByte(plain, c) >= 0) {
 			b.WriteByte('\\')
 		}
 		b.WriteByte(c)
@@ -250,6 +295,46 @@ func (m *Masker) Flush() []byte {
 		at = f[1]
 	}
 	return append(out, b[at:]...)
+}
+
+// End is Flush for a stream that may have been cut: then what was held back may
+// have been the beginning of a secret, and is masked.
+func (m *Masker) End(cut bool) []byte {
+	if !cut || m.r == nil || len(m.held) == 0 {
+		return m.Flush()
+	}
+	found, keep := m.r.find(m.held), m.r.unfinished(m.held)
+	if keep == len(m.held) || len(found) > 0 && found[len(found)-1][1] > keep {
+		return m.Flush()
+	}
+	m.held = m.held[:keep]
+	return append(m.Flush(), mask...)
+}
+
+// Cut returns at most limit bytes of b, masked; b may go on behind them. 0 is no
+// limit; cut tells that b itself is not all there was.
+func (r *Redactor) Cut(b []byte, limit int64, cut bool) []byte {
+	if r == nil {
+		if limit > 0 {
+			b = b[:min(int64(len(b)), limit)]
+		}
+		return b
+	}
+	m := Masker{r: r}
+	out := append([]byte{}, m.Mask(b)...)
+	out = append(out, m.End(cut)...)
+	if limit > 0 {
+		out = out[:min(int64(len(out)), limit)]
+	}
+	return out
+}
+
+// Longest returns the length of the longest form of a secret, in bytes.
+func (r *Redactor) Longest() int {
+	if r == nil {
+		return 0
+	}
+	return r.longest
 }
 
 // find returns the places of all secrets in b, in order; those that overlap are

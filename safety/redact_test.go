@@ -45,6 +45,21 @@ func TestRedactForms(t *testing.T) {
 			t.Errorf("%s: %q is left", name, rest)
 		}
 	}
+	for _, tt := range []struct{ secret, shown string }{
+		{"my-pass word=1/x", "my-pass%20word%3D1%2Fx"}, {"ab/cd+ef==", "ab/cd%2Bef%3D%3D"}, {"tab\tquo'te1", "tab%09quo'te1"},
+		{"pässwörd-1", `p\u00e4ssw\u00f6rd-1`}, {"my-pass word=1/x", `my-pass word=1\/x`}, {"abc#def,ghi~xyz", `abc#def\,ghi~xyz`},
+		{"tab\tquo'te1", `$'tab\tquo\'te1'`}, {"pässwörd-1", `$'p\303\244ssw\303\266rd-1'`},
+	} {
+		if got := redactor(t, tt.secret).String("<" + tt.shown + ">"); strings.Contains(got, tt.shown[3:]) {
+			t.Errorf("%q as %s: %s", tt.secret, tt.shown, got)
+		}
+	}
+	if got := string(redactor(t, "hunter2-secret").Cut([]byte("x hunter2-sec"), 0, true)); got != "x ***" {
+		t.Errorf("cut in the middle: %q", got)
+	}
+	if got := string(redactor(t, "hunter2-secret").Cut([]byte("x hunter2-secret"), 6, false)); got != "x ***" {
+		t.Errorf("limited: %q", got)
+	}
 	if got := r.String("xabcdefghix"); got != "x***x" {
 		t.Errorf("overlapping: %q", got)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -114,7 +115,7 @@ func sarif(found []finding) any {
 	}
 	results := []m{}
 	for _, f := range found {
-		place := m{"artifactLocation": m{"uri": f.File}}
+		place := m{"artifactLocation": m{"uri": (&url.URL{Path: f.File}).String()}}
 		if f.Line > 0 {
 			region := m{"startLine": f.Line}
 			if f.Column > 0 {
