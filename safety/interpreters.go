@@ -17,6 +17,8 @@ type Arg struct {
 	Dynamic bool   // it holds a value
 	NoDash  bool   // whose text never begins with a dash
 	Unknown bool   // the rest of the text is not known, though it holds no value
+	Solid   bool   // one word for sure, and no option: an expansion with a path in it
+	Vanish  bool   // an expansion that may come to no word at all
 }
 
 // ProgramText finds the first argument that holds a value and that a known
@@ -53,12 +55,12 @@ var (
 		takes  string
 		skips  []string
 	}{
-		"python": {"c", true, nil, "WXQ", []string{"--check-hash-based-pycs"}},
+		"python": {"cm", true, nil, "WXQ", []string{"--check-hash-based-pycs"}},
 		"perl":   {"eE", true, nil, "", nil},
 		"ruby":   {"e", true, nil, "ICEr", nil},
 		"lua":    {"e", true, nil, "l", nil},
 		"php":    {"rBRE", true, []string{"--run", "--process-begin", "--process-code", "--process-end"}, "cdfSt", nil},
-		"node":   {"ep", false, []string{"--eval", "--print", "--import"}, "rC", []string{"--require", "--conditions", "--title", "--input-type", "--unhandled-rejections", "--loader", "--experimental-loader", "--env-file", "--max-old-space-size"}},
+		"node":   {"ep", false, []string{"--eval", "--print", "--import", "--loader", "--experimental-loader"}, "rC", []string{"--require", "--conditions", "--title", "--input-type", "--unhandled-rejections", "--env-file", "--max-old-space-size"}},
 	}
 
 	// wrappers start another program: their short and long options that take
@@ -96,7 +98,7 @@ var (
 	}
 	// elsewhere run programs in another place, with arguments of their own
 	// before, in an order that is not followed.
-	elsewhere = strings.Fields("docker podman nerdctl kubectl oc lxc incus machinectl systemd-run systemd-nspawn bwrap firejail proot fakeroot prlimit setpriv cgexec flock parallel entr valgrind perf ltrace gdb npx uv poetry pipenv bundle vagrant nix-shell runuser")
+	elsewhere = strings.Fields("docker podman nerdctl kubectl oc lxc incus machinectl systemd-run systemd-nspawn bwrap firejail proot fakeroot prlimit setpriv cgexec flock entr valgrind perf ltrace gdb npx uv poetry pipenv bundle vagrant nix-shell runuser gosu su-exec sshpass xvfb-run dbus-run-session tini dumb-init pkexec")
 )
 
 const (
@@ -129,7 +131,10 @@ func (s scan) program(args []Arg, from, depth int) (int, string) {
 		return from, "a value cannot be the name of a command; write the command itself, or use spawn with a list, where a value may be the program"
 	}
 	if args[from].Unknown {
-		return s.unknown(args, from)
+		if next := from + 1; s.strict && args[from].Vanish && next < len(args) && args[next].Dynamic && args[next].Text == "" {
+			return next, "the word before may come to nothing, and the value would be the command then; write quotes around that word"
+		}
+		return s.elsewhere(args, from, depth)
 	}
 	name := programName(args[from].Text)
 	known := interpreter(name)
@@ -153,14 +158,12 @@ func (s scan) program(args []Arg, from, depth int) (int, string) {
 	case name == "find" || name == "fd":
 		return s.find(args, from, depth)
 	case slices.Contains(elsewhere, name):
-		for i := from + 1; i < len(args); i++ {
-			if !args[i].Dynamic && interpreter(args[i].Text) != "" {
-				if at, why := (scan{}).program(args, i, depth+1); at >= 0 {
-					return at, why
-				}
-			}
+		if at, why := s.elsewhere(args, from, depth); at >= 0 {
+			return at, why
 		}
 		return substituteFlock(args, from, name)
+	case name == "parallel":
+		return joined(args, options(args, from+1, "jNnaI", []string{"--jobs", "--max-args"}))
 	}
 	w, ok := wrappers[name]
 	if !ok {
@@ -168,12 +171,33 @@ func (s scan) program(args []Arg, from, depth int) (int, string) {
 	}
 	i := options(args, from+1, w.takes, w.long)
 	if name == "sudo" {
-		for i < len(args) && !args[i].Dynamic && strings.Contains(args[i].Text, "=") {
+		for i < len(args) && strings.Contains(args[i].Text, "=") {
 			i++
 		}
 	}
+	if name == "command" && i > from+1 && strings.ContainsAny(args[i-1].Text, "vV") {
+		return -1, "" // which looks a name up
+	}
 	return s.program(args, i+w.skip, depth+1)
 }
+
+// elsewhere looks for an interpreter among arguments whose order is not known.
+func (s scan) elsewhere(args []Arg, from, depth int) (int, string) {
+	for i := from + 1; i < len(args); i++ {
+		if !args[i].Dynamic && !args[i].Unknown && interpreter(args[i].Text) != "" {
+			if at, why := (scan{}).program(args, i, depth+1); at >= 0 {
+				return at, why
+			}
+		}
+		if args[from].Unknown && args[i].Dynamic && i > from+1 && textOption.MatchString(args[i-1].Text) {
+			return i, refusal("what runs here", laterArg)
+		}
+	}
+	return -1, ""
+}
+
+// textOption is an option of the kind that takes program text.
+var textOption = regexp.MustCompile(`^(?:-[a-z]*[ce]|--eval)$`)
 
 func refusal(who, instead string) string {
 	return fmt.Sprintf("%s reads this argument as a program, so no value can stand in it; pass the value as %s", who, instead)
@@ -186,17 +210,6 @@ func (s scan) optionRisk(a Arg) bool {
 
 func optionRefusal(who string) string {
 	return fmt.Sprintf("a value that begins with - would be an option of %s, which can name a program; write -- or ./ before it, or declare the parameter with type: path", who)
-}
-
-// unknown is a program whose name is an expansion: a value right after what
-// looks like -c or -e is refused.
-func (s scan) unknown(args []Arg, from int) (int, string) {
-	for i := from + 1; i+1 < len(args); i++ {
-		if t := args[i].Text; args[i+1].Dynamic && (t == "-c" || t == "-e" || t == "--eval") {
-			return i + 1, refusal("what runs here", laterArg)
-		}
-	}
-	return -1, ""
 }
 
 // options returns the place of the first argument that is no option. long are
@@ -232,6 +245,10 @@ func (s scan) shell(args []Arg, from int) (int, string) {
 	for i := from + 1; i < len(args); i++ {
 		a := args[i]
 		switch t := a.Text; {
+		case text && a.Dynamic:
+			return i, refusal(who+" -c", laterWord)
+		case a.Solid:
+			return -1, ""
 		case a.Unknown && t == "": // it may be an option, or nothing
 			continue
 		case !text && s.optionRisk(a):
@@ -253,8 +270,6 @@ func (s scan) shell(args []Arg, from int) (int, string) {
 			text = text || t[0] == '-' && strings.Contains(t, "c")
 			i += strings.Count(t, "o") + strings.Count(t, "O") // each names an option in a word of its own
 			continue
-		case text && a.Dynamic:
-			return i, refusal(who+" -c", laterWord)
 		}
 		return -1, "" // the text, or a script: what follow are its arguments
 	}
@@ -264,16 +279,24 @@ func (s scan) shell(args []Arg, from int) (int, string) {
 // eval follows the options of another interpreter.
 func (s scan) eval(args []Arg, from int, name string) (int, string) {
 	who, known := programName(args[from].Text), interpreters[name]
+	loop, inPlace := false, false // of perl, over its operands
 	for i := from + 1; i < len(args); i++ {
 		a := args[i]
 		t := a.Text
+		if name == "perl" && len(t) > 1 && t[0] == '-' && t[1] != '-' {
+			head, _, _ := strings.Cut(t[1:], "i")
+			inPlace = inPlace || len(head) < len(t)-1 && !strings.ContainsAny(head, "eEIMmF")
+			loop = loop || strings.ContainsAny(head, "npa") && !strings.ContainsAny(head[:strings.IndexAny(head, "npa")], "eEIMmF")
+		}
 		switch {
+		case a.Solid:
+			return -1, ""
 		case a.Unknown && t == "":
 			continue
 		case s.optionRisk(a):
 			return i, optionRefusal(who)
 		case t == "--" && !a.Dynamic:
-			return -1, ""
+			return perlFiles(args, i+1, loop && !inPlace)
 		case strings.HasPrefix(t, "--"):
 			word, _, given := strings.Cut(t, "=")
 			switch {
@@ -288,7 +311,7 @@ func (s scan) eval(args []Arg, from int, name string) (int, string) {
 			k := strings.IndexAny(t[1:], known.flags)
 			take := strings.IndexAny(t[1:], known.takes)
 			switch {
-			case name == "perl" && a.Dynamic && strings.ContainsAny(t[1:2], "mM"):
+			case name == "perl" && a.Dynamic && (strings.ContainsAny(t[1:2], "mM") || strings.Contains(t, "F")):
 				return i, refusal(who+" "+t[:2], laterArg)
 			case known.takes != "" && take >= 0 && (k < 0 || take < k):
 				if take == len(t)-2 {
@@ -306,8 +329,19 @@ func (s scan) eval(args []Arg, from int, name string) (int, string) {
 					return -1, "" // what follow are its arguments
 				}
 			}
-		default:
-			return -1, "" // the script
+		default: // the script, or with -e the first file
+			return perlFiles(args, i, loop && !inPlace)
+		}
+	}
+	return -1, ""
+}
+
+// perlFiles refuses values among the operands of perl -n and -p, which opens
+// them in a way that runs what ends in a |.
+func perlFiles(args []Arg, from int, loop bool) (int, string) {
+	for i := from; loop && i < len(args); i++ {
+		if args[i].Dynamic {
+			return i, "perl -n and -p run an operand that ends in | as a command, so no value can stand in it; give the file on stdin, as in stdin: {file: …} or <"
 		}
 	}
 	return -1, ""
@@ -359,7 +393,7 @@ func (s scan) remote(args []Arg, from int) (int, string) {
 		}
 	}
 	host := options(args, from+1, "BbcDEeFIiJLlmOopQRSWw", nil)
-	if host < len(args) && s.optionRisk(args[host]) {
+	if host < len(args) && s.optionRisk(args[host]) && args[host-1].Text != "--" {
 		return host, optionRefusal("ssh")
 	}
 	for i := host + 1; i < len(args); i++ {
@@ -480,36 +514,185 @@ func (s scan) find(args []Arg, from, depth int) (int, string) {
 	return -1, ""
 }
 
+// isStdin reports whether a path is the stdin of who opens it.
+func isStdin(path string) bool {
+	return path == "-" || path == "/dev/stdin" || path == "/dev/fd/0" || path == "/proc/self/fd/0"
+}
+
 // readsProgram reports whether a command reads its stdin as program text: an
-// interpreter that was given no script and no text.
-func readsProgram(args []Arg) bool {
-	if len(args) == 0 {
+// interpreter that was given no script and no text, also behind programs that
+// start others.
+func readsProgram(args []Arg) bool { return readsProgramAt(args, 0) }
+
+func readsProgramAt(args []Arg, depth int) bool {
+	if len(args) == 0 || depth > maxWrapped {
 		return false
 	}
-	name := interpreter(args[0].Text)
+	name := programName(args[0].Text)
+	known := interpreter(name)
 	switch {
-	case name == "" || strings.HasSuffix(name, "awk"):
+	case slices.Contains(shells, known):
+		return shellReadsStdin(args)
+	case known == "ssh" || known == "rsh":
+		host := options(args, 1, "BbcDEeFIiJLlmOopQRSWw", nil)
+		if host >= len(args)-1 {
+			return true
+		}
+		var words []Arg
+		for _, a := range args[host+1:] {
+			for _, w := range strings.Fields(a.Text) {
+				words = append(words, Arg{Text: strings.Trim(w, `'"`)})
+			}
+		}
+		return readsProgramAt(words, depth+1)
+	case known == "su" || name == "runuser":
+		return !slices.ContainsFunc(args, func(a Arg) bool {
+			return strings.HasPrefix(a.Text, "--c") || len(a.Text) > 1 && a.Text[0] == '-' && a.Text[1] != '-' && strings.Contains(a.Text, "c")
+		})
+	case strings.HasSuffix(known, "awk"):
+		for i, a := range args {
+			if a.Text == "-f" && i+1 < len(args) && isStdin(args[i+1].Text) || strings.HasPrefix(a.Text, "-f") && isStdin(a.Text[2:]) {
+				return true
+			}
+		}
 		return false
-	case name == "ssh" || name == "rsh":
-		return options(args, 1, "BbcDEeFIiJLlmOopQRSWw", nil) >= len(args)-1
-	case name == "su":
-		return !slices.ContainsFunc(args, func(a Arg) bool { return strings.HasPrefix(a.Text, "-c") })
+	case known != "":
+		return evalReadsStdin(args, known)
+	case name == "." || name == "source":
+		return len(args) > 1 && isStdin(args[1].Text)
+	case name == "xargs":
+		return xargsRuns(args, depth)
+	case name == "env":
+		i := 1
+		for ; i < len(args); i++ {
+			t := args[i].Text
+			if t == "-u" || t == "-C" || t == "--unset" || t == "--chdir" {
+				i++
+			} else if !strings.HasPrefix(t, "-") && !strings.Contains(t, "=") {
+				break
+			}
+		}
+		return readsProgramAt(args[min(i, len(args)):], depth+1)
+	case slices.Contains(elsewhere, name):
+		for i := 1; i < len(args); i++ {
+			if interpreter(args[i].Text) != "" && readsProgramAt(args[i:], depth+1) {
+				return true
+			}
+		}
+		return false
 	}
+	w, ok := wrappers[name]
+	if !ok {
+		return false
+	}
+	i := options(args, 1, w.takes, w.long)
+	for name == "sudo" && i < len(args) && strings.Contains(args[i].Text, "=") {
+		i++
+	}
+	if i += w.skip; i >= len(args) { // chroot, sudo -s: a shell
+		return name == "chroot" || name == "sudo" || name == "doas" || name == "nsenter" || name == "unshare"
+	}
+	return readsProgramAt(args[i:], depth+1)
+}
+
+func shellReadsStdin(args []Arg) bool {
 	for i := 1; i < len(args); i++ {
 		t := args[i].Text
 		switch {
-		case t == "-" || t == "-s":
+		case isStdin(t):
 			return true
-		case strings.HasPrefix(t, "-o") || strings.HasPrefix(t, "+o") || t == "-O":
-			i++
-		case strings.HasPrefix(t, "-") && !strings.HasPrefix(t, "--") && strings.ContainsAny(t, "cem"):
+		case strings.HasPrefix(t, "--"):
+			if t == "--rcfile" || t == "--init-file" {
+				i++
+			}
+		case len(t) > 1 && (t[0] == '-' || t[0] == '+'):
+			if t[0] == '-' && strings.Contains(t, "c") {
+				return false
+			}
+			if strings.Contains(t, "s") {
+				return true
+			}
+			i += strings.Count(t, "o") + strings.Count(t, "O")
+		case args[i].Unknown && !args[i].Solid:
+		default:
+			return false // a script
+		}
+	}
+	return true
+}
+
+func evalReadsStdin(args []Arg, name string) bool {
+	known := interpreters[name]
+	for i := 1; i < len(args); i++ {
+		t := args[i].Text
+		word, _, given := strings.Cut(t, "=")
+		switch {
+		case isStdin(t):
+			return true
+		case slices.Contains(known.long, word):
 			return false
-		case strings.HasPrefix(t, "--e") || strings.HasPrefix(t, "--p") || strings.HasPrefix(t, "--r"):
-			return false
-		case strings.HasPrefix(t, "-") || strings.HasPrefix(t, "+"):
+		case strings.HasPrefix(t, "--"):
+			if !given && slices.Contains(known.skips, word) {
+				i++
+			}
+		case len(t) > 1 && t[0] == '-':
+			k, take := strings.IndexAny(t[1:], known.flags), strings.IndexAny(t[1:], known.takes)
+			if known.takes != "" && take >= 0 && (k < 0 || take < k) {
+				if take == len(t)-2 {
+					i++
+				}
+			} else if k >= 0 && !(name == "perl" && strings.ContainsAny(t[1:2], "MmI")) {
+				return false
+			}
+		case args[i].Unknown && !args[i].Solid:
 		default:
 			return false
 		}
 	}
 	return true
+}
+
+// xargsRuns reports whether xargs makes program text of what it reads: for an
+// interpreter whose text it appends, or puts in the place of {}.
+func xargsRuns(args []Arg, depth int) bool {
+	w := wrappers["xargs"]
+	i := options(args, 1, w.takes, w.long)
+	place := "{}"
+	for k := 1; k < i && k < len(args); k++ {
+		if args[k].Text == "-I" && k+1 < len(args) {
+			place = args[k+1].Text
+		} else if strings.HasPrefix(args[k].Text, "-I") {
+			place = args[k].Text[2:]
+		}
+	}
+	if i >= len(args) {
+		return false
+	}
+	for k := i; k < len(args); k++ {
+		if interpreter(args[k].Text) == "" {
+			continue
+		}
+		at, _ := (scan{}).program(append(slices.Clone(args[k:]), Arg{Dynamic: true}), 0, depth+1)
+		if at == len(args)-k {
+			return true // what it appends would be the text
+		}
+		for _, a := range args[k:] {
+			if place != "" && strings.Contains(a.Text, place) {
+				at, _ := (scan{}).program(markDynamic(args[k:], place), 0, depth+1)
+				return at >= 0
+			}
+		}
+	}
+	return false
+}
+
+// markDynamic returns arguments in which those with the place are values.
+func markDynamic(args []Arg, place string) []Arg {
+	out := slices.Clone(args)
+	for i, a := range out {
+		if before, _, ok := strings.Cut(a.Text, place); ok {
+			out[i] = Arg{Text: before, Dynamic: true}
+		}
+	}
+	return out
 }

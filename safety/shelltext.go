@@ -72,8 +72,9 @@ type Hole struct {
 	Kind Kind
 	// Int tells that only an integer has a safe form here: in arithmetic.
 	Int bool
-	// List tells that a list becomes as many words as it has elements.
-	List bool
+	// List tells that a list becomes as many words as it has elements; Single,
+	// that one would change what the command makes of its other words.
+	List, Single bool
 
 	name string
 	form form
@@ -272,6 +273,8 @@ func (t *ShellText) Bind(values []Value) (text string, vars []Var, err error) {
 			continue
 		case h.Int && !v.Int:
 			return "", nil, &ShellError{Hole: e.hole, Msg: "the value stands in arithmetic, which would run text as code; give it the type int, or write int(…)"}
+		case h.Single && v.List != nil:
+			return "", nil, &ShellError{Hole: e.hole, Msg: "a list would change what this command makes of its other words; write a for loop over it, or one element"}
 		case h.List && v.List != nil:
 			for i, item := range v.List {
 				if strings.IndexByte(item, 0) >= 0 {
@@ -331,6 +334,7 @@ type placer struct {
 	// integers, references, and those that the shell has for itself.
 	evaluated map[string]bool
 	arrays    map[string]bool
+	funcs     map[string]*syntax.Stmt // that the text defines
 }
 
 // evaluatedAlways are variables of some shell that are integers, or code.
@@ -339,15 +343,22 @@ var evaluatedAlways = strings.Fields("RANDOM OPTIND SECONDS COLUMNS LINES TMOUT 
 // attributes notes the variables that the text itself makes integers, references
 // or arrays, anywhere in it.
 func (w *placer) attributes(tree *syntax.File) {
-	w.evaluated, w.arrays = map[string]bool{}, map[string]bool{}
+	w.evaluated, w.arrays, w.funcs = map[string]bool{}, map[string]bool{}, map[string]*syntax.Stmt{}
+	for _, name := range []string{"DIRSTACK", "PIPESTATUS", "GROUPS", "BASH_REMATCH", "FUNCNAME", "BASH_ARGV", "BASH_ARGC", "BASH_SOURCE", "BASH_LINENO", "COPROC", "MAPFILE", "COMPREPLY", "BASH_ALIASES", "BASH_CMDS", "BASH_VERSINFO"} {
+		w.arrays[name] = true
+	}
 	for _, name := range evaluatedAlways {
 		w.evaluated[name] = true
 	}
 	syntax.Walk(tree, func(n syntax.Node) bool {
 		switch n := n.(type) {
 		case *syntax.Assign:
-			if n.Array != nil && n.Name != nil {
+			if (n.Array != nil || n.Index != nil) && n.Name != nil {
 				w.arrays[n.Name.Value] = true
+			}
+		case *syntax.FuncDecl:
+			if n.Name != nil {
+				w.funcs[n.Name.Value] = n.Body
 			}
 		case *syntax.DeclClause:
 			letters := declLetters(n)
@@ -365,6 +376,10 @@ func (w *placer) attributes(tree *syntax.File) {
 		case *syntax.CallExpr: // integer and its like, where they are no keyword
 			if len(n.Args) > 0 {
 				switch n.Args[0].Lit() {
+				case "read", "mapfile", "readarray":
+					for _, a := range n.Args[1:] {
+						w.arrays[a.Lit()] = true
+					}
 				case "integer", "float", "nameref":
 					for _, a := range n.Args[1:] {
 						name, _, _ := strings.Cut(a.Lit(), "=")
@@ -388,8 +403,11 @@ func declLetters(n *syntax.DeclClause) string {
 		if !a.Naked || a.Value == nil {
 			continue
 		}
-		if lit := a.Value.Lit(); strings.HasPrefix(lit, "-") {
+		switch lit := a.Value.Lit(); {
+		case strings.HasPrefix(lit, "-"):
 			letters += lit[1:]
+		case lit == "" && !strings.Contains(wordStart(a.Value), "="):
+			letters += "i" // an expansion that may be any option
 		}
 	}
 	return letters
@@ -423,8 +441,18 @@ func (w *placer) walk(n syntax.Node) {
 			w.holesIn(n.Text, bare)
 			return true
 		case *syntax.BinaryCmd:
-			if (n.Op == syntax.Pipe || n.Op == syntax.PipeAll) && w.program(n.Y) {
+			if (n.Op == syntax.Pipe || n.Op == syntax.PipeAll) && w.program(n.Y, false) {
 				w.refuseIn(n.X, "what this prints is read as a program by the next command, so no value can stand in it; pass the value as an argument of that command")
+			}
+		case *syntax.Stmt:
+			for _, rd := range n.Redirs {
+				if feeds(rd) && w.program(n, true) {
+					w.refuseIn(rd, "the command reads this as its program, so no value can stand in it; pass the value as an argument")
+				}
+			}
+		case *syntax.Subshell:
+			if inner, ok := n.Stmts[0].Cmd.(*syntax.Subshell); w.t.dialect == POSIX && ok && inner.Lparen.Offset() == n.Lparen.Offset()+1 {
+				w.refuseIn(n, "where sh is bash, (( … )) is arithmetic, which would run a value as code; put a blank between the parentheses, or write shell: bash")
 			}
 		case *syntax.CallExpr:
 			w.call(n)
@@ -528,11 +556,16 @@ func (w *placer) place(i int, text string, f form) {
 		w.refuse(i, "a value here has no safe form; pass it in a variable, as in env: {VALUE: …}")
 		return
 	}
-	if f == bare && w.t.dialect != POSIX && braces(word) {
+	splits := false // into words, with patterns and braces
+	switch w.up(level + 1).(type) {
+	case *syntax.CallExpr, *syntax.WordIter, *syntax.ArrayElem:
+		splits = true
+	}
+	if f == bare && splits && w.t.dialect != POSIX && braces(word) {
 		w.refuse(i, "a value in {…}, which the shell expands to several words, has no safe form; quote the braces")
 		return
 	}
-	if f == bare && w.t.dialect == Zsh && strings.ContainsAny(text, "(") {
+	if f == bare && splits && w.t.dialect == Zsh && strings.ContainsAny(text, "(") {
 		w.refuse(i, "a value in a file pattern with (…) has no safe form in zsh; quote the parentheses")
 		return
 	}
@@ -561,7 +594,12 @@ func (w *placer) place(i int, text string, f form) {
 		return
 	}
 	w.found[i] = true
-	w.edits = append(w.edits, edit{w.marks[i], w.marks[i] + len(h.name), i, ""})
+	end := w.marks[i] + len(h.name)
+	w.edits = append(w.edits, edit{w.marks[i], end, i, ""})
+	if h.form == bare && end < len(w.t.marked) && w.t.marked[end] == '#' {
+		// The embedded parser takes a # right behind a quote for a comment.
+		w.edits = append(w.edits, edit{end, end, -1, `\`})
+	}
 }
 
 // quotedOutside reports whether the word stands in a ${x:-word} that is itself
@@ -600,14 +638,17 @@ func (w *placer) splitOutside(level int) bool {
 	return w.splitOutside(level + 2)
 }
 
-// braces reports whether a word has a brace outside of quotes.
+// braces reports whether a word has a brace outside of quotes that is expanded
+// to several words.
 func braces(word *syntax.Word) bool {
+	text := ""
 	for _, p := range word.Parts {
-		if lit, ok := p.(*syntax.Lit); ok && strings.Contains(strings.ReplaceAll(lit.Value, `\{`, ""), "{") {
-			return true
+		if lit, ok := p.(*syntax.Lit); ok {
+			text += strings.ReplaceAll(lit.Value, `\{`, "")
 		}
 	}
-	return false
+	_, inside, ok := strings.Cut(text, "{")
+	return ok && (strings.Contains(inside, ",") || strings.Contains(inside, ".."))
 }
 
 // backquotedInQuotes reports whether the leaf is in `…` within double quotes.
@@ -668,10 +709,6 @@ func (w *placer) role(i int, word *syntax.Word, parent syntax.Node, level int, w
 		}
 		h.List = whole
 	case *syntax.Redirect:
-		if st, ok := w.up(level + 1).(*syntax.Stmt); ok && (p.Hdoc == word || p.Op == syntax.WordHdoc) && w.program(st) {
-			w.refuse(i, "the command reads this as its program, so no value can stand in it; pass the value as an argument")
-			return false
-		}
 		switch {
 		case p.Hdoc == word:
 			h.form = inDouble
@@ -791,18 +828,49 @@ func wordStart(word *syntax.Word) string {
 	return ""
 }
 
-// program reports whether a statement is an interpreter that reads its program
-// from stdin.
-func (w *placer) program(st *syntax.Stmt) bool {
-	c, ok := st.Cmd.(*syntax.CallExpr)
-	if !ok {
-		return false
+// feeds reports whether a redirection gives a command its stdin.
+func feeds(rd *syntax.Redirect) bool {
+	switch rd.Op {
+	case syntax.Hdoc, syntax.DashHdoc, syntax.WordHdoc, syntax.RdrIn:
+		return rd.N == nil || rd.N.Value == "0"
 	}
-	args := make([]Arg, len(c.Args))
-	for k, word := range c.Args {
-		args[k], _ = w.arg(word)
+	return false
+}
+
+// program reports whether anything in a statement reads its program from the
+// stdin of the statement. own tells that the redirections of the statement
+// itself are what is asked about.
+func (w *placer) program(st *syntax.Stmt, own bool) bool {
+	found := false
+	seen := map[string]bool{}
+	var look func(st *syntax.Stmt, own bool)
+	look = func(st *syntax.Stmt, own bool) {
+		if !own && slices.ContainsFunc(st.Redirs, feeds) {
+			return // it has a stdin of its own
+		}
+		syntax.Walk(st, func(n syntax.Node) bool {
+			switch n := n.(type) {
+			case *syntax.Stmt:
+				if n != st {
+					look(n, false)
+					return false
+				}
+			case *syntax.CallExpr:
+				args := make([]Arg, len(n.Args))
+				for k, word := range n.Args {
+					args[k], _ = w.arg(word)
+				}
+				found = found || readsProgram(args)
+				if len(args) > 0 && w.funcs[args[0].Text] != nil && !seen[args[0].Text] {
+					seen[args[0].Text] = true
+					look(w.funcs[args[0].Text], false)
+				}
+			}
+			return !found
+		})
 	}
-	return readsProgram(args)
+	look(st, own)
+	return found
 }
 
 func (w *placer) binaryTest(i int, p *syntax.BinaryTest, word *syntax.Word) bool {
@@ -937,6 +1005,26 @@ func (w *placer) call(c *syntax.CallExpr) {
 	for k, word := range c.Args {
 		args[k], holes[k] = w.arg(word)
 	}
+	name := programName(args[0].Text)
+	_, wraps := wrappers[name]
+	_, function := w.funcs[name]
+	if wraps || function || args[0].Unknown || interpreter(name) != "" || slices.Contains(elsewhere, name) || name == "env" || name == "find" || name == "fd" || name == "test" || name == "[" || name == "parallel" || name == "watch" || name == "script" {
+		for _, list := range holes {
+			for _, i := range list {
+				w.t.Holes[i].Single = true
+			}
+		}
+		for _, word := range c.Args { // bash <(…)
+			for _, p := range word.Parts {
+				if ps, ok := p.(*syntax.ProcSubst); ok && name != "test" && name != "[" {
+					w.refuseIn(ps, "what this prints is read as a program, so no value can stand in it; pass the value as an argument")
+				}
+			}
+		}
+	}
+	if w.t.dialect == POSIX && name == "[[" {
+		w.refuseIn(c, "[[ is not of every sh, and where it is it may evaluate a value; write [ … ], or shell: bash")
+	}
 	refuse := func(k int, format string, a ...any) {
 		if k >= len(holes) {
 			return
@@ -947,6 +1035,9 @@ func (w *placer) call(c *syntax.CallExpr) {
 	}
 	for range args { // there may be several
 		at, why := scan{strict: true}.program(args, 0, 0)
+		if at < 0 && function {
+			at, why = scan{strict: true}.elsewhere(args, 0, 0)
+		}
 		if at < 0 {
 			break
 		}
@@ -996,6 +1087,15 @@ func (w *placer) builtin(args []Arg, refuse func(int, string, ...any)) {
 				refuse(j, "printf of zsh evaluates numbers, and a value could be code there; write %%s")
 			}
 		}
+	case "print":
+		for k := 1; w.t.dialect == Zsh && k < len(args); k++ {
+			if t := args[k].Text; !args[k].Dynamic && (t == "--" || t == "-" || !strings.HasPrefix(t, "-")) {
+				break
+			}
+			if args[k].Text == "" || strings.HasPrefix(args[k].Text, "-") {
+				refuse(k, "a value that begins with - is an option of print, which can evaluate; write print -r -- before it")
+			}
+		}
 	case "shift", "exit", "return", "break", "continue", "ulimit", "repeat":
 		for k := range args[1:] {
 			if ints {
@@ -1004,13 +1104,19 @@ func (w *placer) builtin(args []Arg, refuse func(int, string, ...any)) {
 		}
 	case "read", "unset", "getopts", "mapfile", "readarray", "let", "integer", "float", "nameref", "vared", "zparseopts":
 		for k := range args[1:] {
-			if name == "read" && args[k].Text == "-p" {
+			if o := args[k].Text; name == "read" && !args[k].Dynamic && len(o) > 1 && o[0] == '-' && strings.ContainsAny(o[len(o)-1:], "ptdnN") {
 				continue
 			}
 			refuse(k+1, "%s takes names of variables, which a value cannot be; write a name of your own", name)
 		}
 	case "export", "readonly", "local", "declare", "typeset":
+		risky := slices.ContainsFunc(args[1:], func(a Arg) bool {
+			return a.Unknown && a.Text == "" || len(a.Text) > 1 && a.Text[0] == '-' && strings.ContainsAny(a.Text, "inEFaA")
+		})
 		for k := range args[1:] {
+			if n, _, _ := strings.Cut(args[k+1].Text, "="); name != "export" && (risky || w.evaluated[n] || w.arrays[n]) || w.evaluated[n] {
+				refuse(k+1, "%s may evaluate the value here, which could be code; use a plain variable", name)
+			}
 			if !strings.Contains(args[k+1].Text, "=") {
 				refuse(k+1, "a value cannot be the name of a variable; write NAME=value with a name of your own")
 			}
@@ -1051,6 +1157,9 @@ func (w *placer) test(args []Arg, refuse func(int, string, ...any)) {
 				refuse(k+2, "a value cannot be the name of a variable, as %s expects", a.Text)
 			}
 			continue
+		}
+		if k > 0 && operands[k-1].Unknown && operands[k-1].Text == "" && (k == 1 || operands[k-2].Text == "!" || operands[k-2].Text == "-a" || operands[k-2].Text == "-o") && (k+1 == len(operands)) {
+			refuse(k+1, "the word before may be an operator that evaluates the value; write the operator, as in = or -n")
 		}
 		// In "[ VALUE x ]" the value is read as an operator.
 		next := len(operands) - k
@@ -1128,8 +1237,47 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 		part(p, false)
 	}
 	a.Text, a.Dynamic = text.String(), len(holes) > 0
+	if a.Unknown {
+		a.Vanish, a.Solid = w.vanishes(word)
+	}
 	if len(holes) > 0 {
 		a.NoDash = w.t.Holes[holes[0]].Kind == NoDash
 	}
 	return a, holes
+}
+
+// vanishes reports whether a word may come to no word at all, and whether it is
+// a path for sure, as in "$DIR/tool".
+func (w *placer) vanishes(word *syntax.Word) (vanish, solid bool) {
+	vanish = true
+	var part func(p syntax.WordPart, quoted bool)
+	part = func(p syntax.WordPart, quoted bool) {
+		switch p := p.(type) {
+		case *syntax.Lit:
+			vanish = false
+			solid = solid || strings.Contains(p.Value, "/")
+		case *syntax.SglQuoted:
+			vanish = false
+		case *syntax.DblQuoted:
+			if len(p.Parts) != 1 { // "$@" may be no word; "" is one
+				vanish = false
+			}
+			for _, q := range p.Parts {
+				part(q, true)
+			}
+		case *syntax.ParamExp:
+			all := p.Param != nil && p.Param.Value == "@" || p.Index != nil
+			if quoted && !all || p.Exp != nil && p.Exp.Word != nil && (p.Exp.Op == syntax.DefaultUnsetOrNull || p.Exp.Op == syntax.AssignUnsetOrNull) {
+				vanish = false
+			}
+		default:
+			if quoted {
+				vanish = false
+			}
+		}
+	}
+	for _, p := range word.Parts {
+		part(p, false)
+	}
+	return vanish, solid
 }
