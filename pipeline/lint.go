@@ -61,7 +61,7 @@ var rules = []Rule{
 		"params: {file: {}, dir: {type: path}}\nsteps: [{spawn: [rm, --, \"${{ params.file }}\"]}, {spawn: [ls, \"${{ params.dir }}\"]}]"},
 	{"program-text", "The program reads this argument as a program of its own language, which can do more than it seems.",
 		"params: {name: {}}\nsteps: [{spawn: [sed, \"s/NAME/${{ params.name }}/\"]}]",
-		"params: {name: {}}\nsteps: [{spawn: [perl, -pe, \"BEGIN { $n = shift } s/NAME/$n/\", \"${{ params.name }}\"]}]"},
+		"params: {name: {}}\nsteps: [{spawn: [perl, -pe, \"s/NAME/$ENV{NAME}/\"], env: {NAME: \"${{ params.name }}\"}, extendEnv: [PATH, HOME]}]"},
 	{"raw", "raw() lets a value become program text.",
 		"params: {flags: {}}\nsteps: [{exec: \"make ${{ raw(params.flags) }}\"}]",
 		"params: {flags: {type: list}}\nsteps: [{exec: \"make ${{ params.flags }}\"}]"},
