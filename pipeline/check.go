@@ -232,6 +232,10 @@ func (c *checker) variable(at Pos, name string) {
 }
 
 func (c *checker) step(s *Step) {
+	if s.Run != nil {
+		c.runStep(s)
+		return
+	}
 	if len(s.Stages) == 0 {
 		if len(c.errs) == 0 || c.file == "" {
 			c.add(s.Pos, "the step has no stages")
@@ -263,6 +267,24 @@ func (c *checker) step(s *Step) {
 	}
 	if c.p.Mode == Sync && s.Sync {
 		c.add(s.Pos, "sync: true has a meaning in mode: async only; here each step waits for the one before it anyway")
+	}
+}
+
+// runStep checks a step that runs another pipeline.
+func (c *checker) runStep(s *Step) {
+	if len(s.Stages) > 0 {
+		c.add(s.Pos, "a step has stages or runs a pipeline, not both")
+	}
+	if s.If != nil {
+		s.If.cond = true
+		s.If.compile(c)
+	}
+	c.expansion(s)
+	defer func() { c.expands = nil }()
+	c.scope(s.Scope)
+	c.include(s)
+	if s.Lock != nil {
+		c.template(s.Lock.Name)
 	}
 }
 

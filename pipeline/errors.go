@@ -115,7 +115,16 @@ func (r *report) err() error {
 	if len(r.errs) == 0 {
 		return nil
 	}
+	order := map[string]int{r.file: 0} // then the files that are run, as they were read
+	for _, e := range r.errs {
+		if _, ok := order[e.File]; !ok {
+			order[e.File] = len(order)
+		}
+	}
 	sort.SliceStable(r.errs, func(i, j int) bool {
+		if a, b := order[r.errs[i].File], order[r.errs[j].File]; a != b {
+			return a < b
+		}
 		a, b := r.errs[i].Pos, r.errs[j].Pos
 		if a.Line != b.Line {
 			return a.Line < b.Line

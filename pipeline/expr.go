@@ -207,6 +207,7 @@ var (
 
 	pipelineFields = []string{"name", "file", "dir", "runId"}
 	hostFields     = []string{"os", "arch", "cpus"}
+	runFields      = []string{"outputs", "exitCode", "signal", "status", "reason", "duration"}
 	expandedFields = []string{"each", "exitCode", "signal", "status", "reason", "duration"}
 	stepFields     = []string{"stdout", "stderr", "exitCode", "signal", "status", "reason", "duration", "stages"}
 )
@@ -665,6 +666,10 @@ func (w *exprWalker) stepField(step, name string) {
 			return
 		}
 		w.field("a step that expands", name, true, expandedFields)
+		return
+	}
+	if s.Run != nil {
+		w.field("a step with run", name, true, runFields)
 		return
 	}
 	w.field("a step", name, true, stepFields)

@@ -142,6 +142,11 @@ func (s *Step) exprs(f func(*Expr)) {
 		s.Lock.Name.exprs(f)
 	}
 	s.Scope.exprs(f)
+	if s.Run != nil {
+		for _, w := range s.Run.With {
+			w.Value.exprs(f)
+		}
+	}
 	for _, st := range s.Stages {
 		st.exprs(f)
 	}

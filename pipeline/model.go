@@ -158,7 +158,8 @@ type Step struct {
 	Pos    Pos
 	Name   string // "": shown as its place and program
 	Help   string
-	Stages []*Stage // one, or several that are joined stdout to stdin
+	Stages []*Stage // one, or several that are joined stdout to stdin; none with Run
+	Run    *Include // another pipeline; nil: none
 	Scope  *Scope   // of a pipe: the level between pipeline and stages; else nil
 
 	Needs           []Ref
@@ -375,6 +376,9 @@ func (p *Pipeline) Label(i int) string {
 
 // program names what the step runs, in one word.
 func (s *Step) program() string {
+	if s.Run != nil {
+		return "run"
+	}
 	if len(s.Stages) == 0 {
 		return "?"
 	}

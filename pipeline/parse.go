@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,13 +28,28 @@ const (
 // Parse reads a pipeline. The name is shown in errors and tells, if it is a
 // path, the folder of the pipeline; src is YAML in UTF-8. The error is of type
 // [Errors] and holds everything that is wrong; the pipeline is nil then.
+//
+// The files that run names are read too; their errors have their own names.
 func Parse(name string, src []byte) (*Pipeline, error) {
-	p := &parser{report: report{file: name}}
+	var chain []string
+	if abs, err := filepath.Abs(name); err == nil {
+		chain = []string{abs}
+	}
+	return parse(name, src, chain)
+}
+
+// parse is Parse of a file that the last of chain is, and that is run by the one
+// before it.
+func parse(name string, src []byte, chain []string) (*Pipeline, error) {
+	p := &parser{report: report{file: name}, chain: chain}
 	pl := p.file(name, src)
 	if pl == nil {
 		return nil, p.err()
 	}
 	c := &checker{report: p.report, p: pl}
+	if len(c.errs) > 0 && slices.ContainsFunc(c.errs, func(e *Error) bool { return e.File != name }) {
+		return nil, c.err() // of a file that is run: what this one takes from it is not known
+	}
 	c.run()
 	if err := c.err(); err != nil {
 		return nil, err
@@ -44,6 +60,7 @@ func Parse(name string, src []byte) (*Pipeline, error) {
 type parser struct {
 	report
 	aliases int
+	chain   []string
 }
 
 func (p *parser) file(name string, src []byte) *Pipeline {

@@ -138,7 +138,7 @@ func (p *parser) actions(n *yaml.Node) []string {
 		}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			switch k := n.Content[i]; k.Value {
-			case "spawn", "exec", "execFile", "pipe", "tee":
+			case "spawn", "exec", "execFile", "pipe", "tee", "run":
 				out = append(out, k.Value)
 			case "<<":
 				v := n.Content[i+1]
@@ -160,13 +160,17 @@ func (p *parser) step(n *yaml.Node) *Step {
 	acts := p.actions(n)
 	at := atStep
 	t := &target{step: s}
-	if len(acts) == 1 && acts[0] == "pipe" {
+	switch {
+	case len(acts) == 1 && acts[0] == "run":
+		at = atRun
+		t.scope = &s.Scope
+	case len(acts) == 1 && acts[0] == "pipe":
 		// stdin and its like are read into a stage of their own first, and
 		// given to the right stage when all are known.
 		at = atPipe
 		t.scope = &s.Scope
 		t.stage = &Stage{}
-	} else {
+	default:
 		st := &Stage{Pos: s.Pos}
 		s.Stages = []*Stage{st}
 		t.stage, t.scope = st, &st.Scope
@@ -175,8 +179,10 @@ func (p *parser) step(n *yaml.Node) *Step {
 		p.add(s.Pos, "tee is a stage of a pipe, not a step; write pipe: [{spawn: …}, {tee: […]}]")
 		return nil
 	}
-	p.mapping(n, at, t)
-	if !p.oneAction(n, acts, "a step", "spawn, exec, execFile or pipe") {
+	if len(acts) < 2 {
+		p.mapping(n, at, t)
+	}
+	if !p.oneAction(n, acts, "a step", "spawn, exec, execFile, pipe or run") {
 		return nil
 	}
 	if at == atPipe && len(s.Stages) > 0 {
@@ -199,8 +205,8 @@ func (p *parser) oneAction(n *yaml.Node, acts []string, what, known string) bool
 					return false // said already
 				}
 			}
-			switch nearest(n.Content[i].Value, keysAt(atStep|atPipe|atTee)) {
-			case "spawn", "exec", "execFile", "pipe", "tee":
+			switch nearest(n.Content[i].Value, keysAt(atStep|atPipe|atTee|atRun)) {
+			case "spawn", "exec", "execFile", "pipe", "tee", "run":
 				return false // a misspelt one, said already
 			}
 		}
@@ -255,6 +261,10 @@ func (p *parser) stage(n *yaml.Node) *Stage {
 	at := atStage
 	if len(acts) == 1 && acts[0] == "tee" {
 		at = atTee
+	}
+	if len(acts) == 1 && acts[0] == "run" {
+		p.add(st.Pos, "run is a step of its own, and no stage of a pipe")
+		return nil
 	}
 	if len(acts) == 1 && acts[0] == "pipe" {
 		p.add(st.Pos, "a pipe in a pipe; list its stages here instead")

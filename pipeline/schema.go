@@ -18,10 +18,12 @@ const (
 	atPipe                    // a step that is a pipe
 	atStage                   // a stage of a pipe
 	atTee                     // a tee
+	atRun                     // a step that runs another pipeline
 )
 
 const (
 	atSteps   = atStep | atPipe
+	atAnyStep = atSteps | atRun
 	atProgram = atStep | atStage
 	atLevel   = atFile | atSteps | atStage
 )
@@ -30,7 +32,7 @@ var placeNames = []struct {
 	at   place
 	name string
 }{
-	{atFile, "a pipeline"}, {atStep, "a step"}, {atPipe, "a pipe step"}, {atStage, "a stage"}, {atTee, "a tee"},
+	{atFile, "a pipeline"}, {atStep, "a step"}, {atPipe, "a pipe step"}, {atStage, "a stage"}, {atTee, "a tee"}, {atRun, "a step with run"},
 }
 
 // key is one row of the schema.
@@ -61,45 +63,47 @@ var schema []key
 
 func init() { // not a literal: the readers refer to the table again
 	schema = []key{
-		{"name", atFile | atSteps, "what people and expressions call it", (*parser).readName},
+		{"name", atFile | atAnyStep, "what people and expressions call it", (*parser).readName},
 		{"description", atFile, "what the pipeline is for", func(p *parser, t *target, n *yaml.Node) { t.file.Description = p.text(n) }},
 		{"params", atFile, "values that the caller gives", (*parser).readParams},
 		{"secrets", atFile, "names of the runner's variables that are masked, and reach only steps that name them", func(p *parser, t *target, n *yaml.Node) { t.file.Secrets = p.names(n) }},
 		{"mode", atFile, "sync or async", (*parser).readMode},
-		{"maxParallel", atFile | atSteps, "processes at once in async mode, or instances at once of a step that expands; 0: no limit", (*parser).readMaxParallel},
-		{"timeout", atFile | atSteps, "a duration such as 90s, after which the tree is ended", (*parser).readTimeout},
+		{"maxParallel", atFile | atAnyStep, "processes at once in async mode, or instances at once of a step that expands; 0: no limit", (*parser).readMaxParallel},
+		{"timeout", atFile | atAnyStep, "a duration such as 90s, after which the tree is ended", (*parser).readTimeout},
 		{"cleanupTimeout", atFile, "how long steps may clean up after a failure", func(p *parser, t *target, n *yaml.Node) { t.file.CleanupTimeout = p.durationPtr(n) }},
 		{"outputs", atFile, "named expressions over the steps", (*parser).readOutputs},
 		{"steps", atFile, "the list of steps", (*parser).readSteps},
 
-		{"help", atSteps, "what the step does", func(p *parser, t *target, n *yaml.Node) { t.step.Help = p.text(n) }},
-		{"needs", atSteps, "steps that must have ended well before", (*parser).readNeeds},
-		{"sync", atSteps, "in async mode: every later step needs this one", func(p *parser, t *target, n *yaml.Node) { t.step.Sync = p.boolean(n) }},
-		{"if", atSteps, "an expression that decides whether the step runs", func(p *parser, t *target, n *yaml.Node) {
+		{"help", atAnyStep, "what the step does", func(p *parser, t *target, n *yaml.Node) { t.step.Help = p.text(n) }},
+		{"needs", atAnyStep, "steps that must have ended well before", (*parser).readNeeds},
+		{"sync", atAnyStep, "in async mode: every later step needs this one", func(p *parser, t *target, n *yaml.Node) { t.step.Sync = p.boolean(n) }},
+		{"if", atAnyStep, "an expression that decides whether the step runs", func(p *parser, t *target, n *yaml.Node) {
 			t.step.If = p.expression(n)
 			if t.step.If != nil {
 				t.step.If.cond = true
 			}
 		}},
-		{"continueOnError", atSteps, "a failure of the step fails nothing else", func(p *parser, t *target, n *yaml.Node) { t.step.ContinueOnError = p.boolean(n) }},
+		{"continueOnError", atAnyStep, "a failure of the step fails nothing else", func(p *parser, t *target, n *yaml.Node) { t.step.ContinueOnError = p.boolean(n) }},
 		{"idleTimeout", atSteps, "a duration without output, after which the tree is ended", func(p *parser, t *target, n *yaml.Node) { t.step.IdleTimeout = p.duration(n) }},
 
-		{"lock", atFile | atSteps, "a name, or {name, wait: duration}: one at a time for the user on this machine; wait: 0 fails at once", (*parser).readLock},
-		{"matrix", atSteps, "{axis: [values], exclude: [{…}], include: [{…}]}: run once for each combination, which is matrix.AXIS", (*parser).readMatrix},
-		{"forEach", atSteps, "an expression with a list: run once for each element, which is item", func(p *parser, t *target, n *yaml.Node) { t.step.ForEach = p.expression(n) }},
-		{"retry", atSteps, "{attempts, delay, backoff: fixed or exponential, maxDelay, on: [codes, signals, timeout]}: run it again after a failure", (*parser).readRetry},
+		{"lock", atFile | atAnyStep, "a name, or {name, wait: duration}: one at a time for the user on this machine; wait: 0 fails at once", (*parser).readLock},
+		{"matrix", atAnyStep, "{axis: [values], exclude: [{…}], include: [{…}]}: run once for each combination, which is matrix.AXIS", (*parser).readMatrix},
+		{"forEach", atAnyStep, "an expression with a list: run once for each element, which is item", func(p *parser, t *target, n *yaml.Node) { t.step.ForEach = p.expression(n) }},
+		{"retry", atAnyStep, "{attempts, delay, backoff: fixed or exponential, maxDelay, on: [codes, signals, timeout]}: run it again after a failure", (*parser).readRetry},
 
 		{"spawn", atProgram, "program and arguments; output streams", (*parser).readSpawn},
 		{"exec", atProgram, "shell text; output is buffered", (*parser).readExec},
 		{"execFile", atProgram, "program and arguments; output is buffered", (*parser).readExecFile},
+		{"run", atRun, "another pipeline, by its path from this file's folder", (*parser).readRun},
+		{"with", atRun, "parameters of the pipeline that is run", (*parser).readWith},
 		{"pipe", atPipe, "stages joined stdout to stdin", (*parser).readPipe},
 		{"tee", atTee, "branches that each get the whole stream", (*parser).readTee},
 
-		{"cwd", atLevel, "working directory, relative to the outer level's", func(p *parser, t *target, n *yaml.Node) { t.level().Cwd = p.template(n) }},
-		{"env", atLevel, "variables; replaces the inherited environment", (*parser).readEnv},
-		{"envFile", atLevel, "files of NAME=VALUE lines", (*parser).readEnvFile},
-		{"extendEnv", atLevel, "true, or names and globs: the runner's variables to inherit", (*parser).readExtendEnv},
-		{"unset", atLevel, "variables to remove", func(p *parser, t *target, n *yaml.Node) { t.level().Unset = p.names(n) }},
+		{"cwd", atLevel | atRun, "working directory, relative to the outer level's", func(p *parser, t *target, n *yaml.Node) { t.level().Cwd = p.template(n) }},
+		{"env", atLevel | atRun, "variables; replaces the inherited environment", (*parser).readEnv},
+		{"envFile", atLevel | atRun, "files of NAME=VALUE lines", (*parser).readEnvFile},
+		{"extendEnv", atLevel | atRun, "true, or names and globs: the runner's variables to inherit", (*parser).readExtendEnv},
+		{"unset", atLevel | atRun, "variables to remove", func(p *parser, t *target, n *yaml.Node) { t.level().Unset = p.names(n) }},
 		{"shell", atLevel, "builtin, true (/bin/sh), or a shell's path or name", (*parser).readShell},
 		{"set", atLevel, "shell options of exec", (*parser).readSet},
 		{"uid", atSteps | atStage, "numeric user id", func(p *parser, t *target, n *yaml.Node) { t.level().UID = p.id(n) }},
@@ -128,7 +132,7 @@ func init() { // not a literal: the readers refer to the table again
 var byName map[string]*key
 
 // planned are keys of the language that this version does not have.
-var planned = strings.Fields("fork on send cluster detached unref background ready restart run with sources generates")
+var planned = strings.Fields("fork on send cluster detached unref background ready restart sources generates")
 
 // keysAt returns the names of the keys that may stand at a place.
 func keysAt(at place) []string {

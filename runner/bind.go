@@ -83,6 +83,9 @@ func (r *run) resultValue(name string, res *StepResult) (map[string]any, error) 
 		"status": res.Status.String(), "reason": string(res.Reason), "exitCode": res.ExitCode,
 		"signal": res.Signal, "duration": res.Duration().Seconds(), "stages": stages, "stdout": "", "stderr": "",
 	}
+	if v["outputs"] = map[string]any{}; res.Sub != nil && res.Sub.raw != nil {
+		v["outputs"] = res.Sub.raw
+	}
 	if len(res.Stages) == 0 {
 		return v, nil
 	}

@@ -108,6 +108,8 @@ type StepResult struct {
 	// CancelledBy is the label of the step whose failure ended or skipped this
 	// one; "" where it was none.
 	CancelledBy string
+	// Sub is what came of the pipeline that a step with run ran; else nil.
+	Sub *Result
 	// Each are the instances of a step that expands, in order of expansion; the
 	// rest of the result sums them up. Matrix and Item are what an instance is
 	// for.
@@ -168,6 +170,7 @@ type Result struct {
 	ExitCode int
 	// Cause is the step that failed first, or nil.
 	Cause *StepResult
+	raw   map[string]any // Outputs with their secrets
 	// Interrupted is set where the context ended the run.
 	Interrupted error
 }
@@ -190,5 +193,8 @@ func (r *StepResult) close() {
 	}
 	for i := range r.Each {
 		r.Each[i].close()
+	}
+	if r.Sub != nil {
+		r.Sub.Close()
 	}
 }

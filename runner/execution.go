@@ -96,6 +96,14 @@ func (ex *execution) run() {
 	defer ex.timers.stop()
 	unlock, err := ex.lock()
 	defer unlock()
+	if ex.step.Run != nil {
+		if err != nil {
+			ex.fail(err)
+			return
+		}
+		ex.include()
+		return
+	}
 	if err == nil {
 		err = ex.plumb()
 	}

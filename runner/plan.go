@@ -37,7 +37,14 @@ func (r *Runner) Plan(p *pipeline.Pipeline) ([]string, error) {
 			continue
 		}
 		var b strings.Builder
-		fmt.Fprintf(&b, "%s: %s", p.Label(i), run.planStages(s.Stages))
+		if s.Run != nil {
+			fmt.Fprintf(&b, "%s: run %s", p.Label(i), s.Run.Path)
+			for _, w := range s.Run.With {
+				fmt.Fprintf(&b, " %s=%s", w.Name, run.planArgs([]pipeline.Template{w.Value}))
+			}
+		} else {
+			fmt.Fprintf(&b, "%s: %s", p.Label(i), run.planStages(s.Stages))
+		}
 		if len(s.Needs) > 0 {
 			var names []string
 			for _, ref := range s.Needs {

@@ -47,6 +47,8 @@ type Runner struct {
 	MaxParallel *int
 	KeepGoing   bool     // after a failure, go on with what does not need the step
 	Steps       []string // run these and what they take; nil: all
+
+	parent *run // whose step runs the pipeline; nil: none
 }
 
 // Interrupt is a cause for [context.WithCancelCause] that says which signal
@@ -119,14 +121,14 @@ func (r *run) setup(from *Runner) error {
 			r.stdio[i] = f
 		}
 	}
-	if err := r.secrets(); err != nil {
+	if err := r.secrets(from.parent); err != nil {
 		return err
 	}
 	params, err := r.p.ParamValues(from.Params)
 	if err != nil {
 		return &paramError{r.masked(err)}
 	}
-	if from.Root != "" {
+	if r.rootName = from.Root; from.Root != "" {
 		if r.root, err = safety.OpenDir(from.Root); err != nil {
 			return &paramError{r.masked(fmt.Errorf("root %s: %w", from.Root, cause(err)))}
 		}
@@ -148,9 +150,12 @@ func (r *run) setup(from *Runner) error {
 }
 
 // secrets takes the secrets out of what steps inherit, and prepares to mask them.
-func (r *run) secrets() error {
+func (r *run) secrets(parent *run) error {
 	r.public = r.environ
-	if len(r.p.Secrets) == 0 {
+	if parent != nil {
+		r.hidden = append(r.hidden, parent.hidden...)
+	}
+	if len(r.p.Secrets) == 0 && len(r.hidden) == 0 {
 		return nil
 	}
 	r.public = nil
@@ -164,7 +169,8 @@ func (r *run) secrets() error {
 		names, values = append(names, name), append(values, value)
 	}
 	var err error
-	r.redactor, err = safety.NewRedactor(values)
+	r.hidden = append(values, r.hidden...)
+	r.redactor, err = safety.NewRedactor(r.hidden)
 	var short *safety.ShortSecretError
 	if errors.As(err, &short) {
 		return &paramError{fmt.Errorf("secret %s is shorter than %d bytes: masking it would eat ordinary output; use a longer one", names[short.Index], safety.MinSecret)}
@@ -207,7 +213,10 @@ type run struct {
 	public    []string // environ without the secrets
 	redactor  *safety.Redactor
 	root      *safety.Dir // nil: nothing is confined
-	tracing   bool        // of environments, for explain
+	rootName  string
+	hidden    []string // the values of the secrets
+	outputs   map[string]any
+	tracing   bool // of environments, for explain
 	stdio     [3]*os.File
 	inherited []int
 	sink      func(Event)
@@ -750,7 +759,8 @@ func (r *run) result() *Result {
 		out.ExitCode = 1
 	}
 	if len(r.p.Outputs) > 0 {
-		out.Outputs = map[string]any{}
+		out.Outputs, r.outputs = map[string]any{}, map[string]any{}
+		out.raw = r.outputs
 		v := r.base
 		v.Steps = r.stepValue
 		for _, o := range r.p.Outputs {
@@ -759,6 +769,7 @@ func (r *run) result() *Result {
 				r.warn(-1, "output "+o.Name+": "+err.Error())
 				continue
 			}
+			r.outputs[o.Name] = val
 			out.Outputs[o.Name] = r.maskValue(val)
 		}
 	}

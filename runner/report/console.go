@@ -302,6 +302,7 @@ func (c *Console) interrupted(p *pipeline.Pipeline, res *runner.Result, tails bo
 func (c *Console) cause(p *pipeline.Pipeline, res *runner.Result) {
 	f := res.Cause
 	fmt.Fprintf(c.Err, "pipe: %s%s %s\n", place(p, f.Index), c.paint("31;1", "step "+f.Label+" failed:"), describe(p, f))
+	c.sub(p, f, f.Label)
 	if f.Command != "" {
 		fmt.Fprintf(c.Err, "  command: %s\n", oneLine(f.Command))
 	}
@@ -313,6 +314,21 @@ func (c *Console) cause(p *pipeline.Pipeline, res *runner.Result) {
 	}
 	c.tail(f.Label)
 	c.consequences(res)
+}
+
+// sub explains the failure inside of a pipeline that a step ran.
+func (c *Console) sub(p *pipeline.Pipeline, f *runner.StepResult, label string) {
+	inc := p.Steps[f.Index].Run
+	if inc == nil || f.Sub == nil || f.Sub.Cause == nil {
+		return
+	}
+	cause := f.Sub.Cause
+	fmt.Fprintf(c.Err, "  %sstep %s failed: %s\n", place(inc.Pipeline, cause.Index), cause.Label, describe(inc.Pipeline, cause))
+	if cause.Command != "" {
+		fmt.Fprintf(c.Err, "  command: %s\n", oneLine(cause.Command))
+	}
+	c.tail(label + "/" + cause.Label)
+	c.sub(inc.Pipeline, cause, label+"/"+cause.Label)
 }
 
 // tail writes the last lines of a step.
