@@ -16,3 +16,5 @@ fuzz:
 
 bench: build
 	go test -run '^$$' -bench . -benchtime 1x ./cmd/pipe
+	go test -run '^$$' -bench Scheduler -benchtime 2x ./runner
+	go test -run '^$$' -bench . ./safety

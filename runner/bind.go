@@ -170,8 +170,27 @@ func (b *bound) paths(vars *pipeline.Vars) error {
 	return nil
 }
 
+// changesEnv reports whether a level says anything of the environment. Where
+// none does, all steps share one list, which nobody changes.
+func changesEnv(lv *pipeline.Scope) bool {
+	return lv.Env != nil || lv.ExtendEnv != nil || len(lv.EnvFile) > 0 || len(lv.Unset) > 0
+}
+
 // environment merges the levels; the inner one wins.
 func (b *bound) environment(r *run, levels []*pipeline.Scope, vars *pipeline.Vars) error {
+	if !slices.ContainsFunc(levels, changesEnv) && !r.tracing {
+		r.inherit.Do(func() {
+			var env safety.Env
+			env.Inherit(r.public)
+			r.whole = env.Environ()
+			var ok bool
+			if r.wholePath, ok = env.Lookup("PATH"); !ok {
+				r.wholePath = r.base.Env["PATH"]
+			}
+		})
+		b.env, b.path = r.whole, r.wholePath
+		return nil
+	}
 	env := safety.Env{}
 	if r.tracing {
 		env.Trace()
@@ -281,7 +300,7 @@ func (b *bound) arguments(vars *pipeline.Vars) error {
 		}
 		// One of the caller's with such a name would stay exported.
 		for _, v := range b.vars {
-			b.env = slices.DeleteFunc(b.env, func(kv string) bool { return strings.HasPrefix(kv, v.Name+"=") })
+			b.env = slices.DeleteFunc(slices.Clone(b.env), func(kv string) bool { return strings.HasPrefix(kv, v.Name+"=") })
 		}
 		if b.opts.Shell == pipeline.ShellBuiltin {
 			return nil

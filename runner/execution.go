@@ -682,18 +682,7 @@ const giveUp = time.Second
 // given the step's drain, named, and ended with all else that is left. A reader
 // that is slow is given all the time it takes, unless the step is to end.
 func (ex *execution) drain(t *timers) {
-	closed := make(chan struct{})
-	go func() {
-		for _, p := range ex.procs {
-			if p.handle != nil {
-				<-p.handle.Closed()
-			}
-		}
-		for _, t := range ex.tees {
-			<-t.done
-		}
-		close(closed)
-	}()
+	closed := ex.closed()
 	var wait time.Duration
 	for _, p := range ex.procs {
 		wait = max(wait, p.bound.opts.Drain)
@@ -725,6 +714,30 @@ func (ex *execution) drain(t *timers) {
 		ex.givenUp = true // who copies may still be at it
 		ex.await(closed, time.After(100*time.Millisecond), nil)
 	}
+}
+
+// closed returns what is closed when all streams of the step have ended.
+func (ex *execution) closed() <-chan struct{} {
+	var all []<-chan struct{}
+	for _, p := range ex.procs {
+		if p.handle != nil {
+			all = append(all, p.handle.Closed())
+		}
+	}
+	for _, t := range ex.tees {
+		all = append(all, t.done)
+	}
+	if len(all) == 1 {
+		return all[0]
+	}
+	closed := make(chan struct{})
+	go func() {
+		for _, c := range all {
+			<-c
+		}
+		close(closed)
+	}()
+	return closed
 }
 
 // await waits for the streams until a limit, and reports whether they ended. A

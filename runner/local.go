@@ -60,17 +60,18 @@ func (l Local) Start(ctx context.Context, c *Cmd) (Process, error) {
 		}
 		return nil, diagnose(c, err)
 	}
+	if len(p.copiers) == 0 {
+		close(p.closed)
+	}
+	p.copying.Store(int32(len(p.copiers))) //nolint:gosec // three at the most
 	for _, copyStream := range p.copiers {
-		p.copying.Add(1)
 		go func() {
-			defer p.copying.Done()
 			copyStream()
+			if p.copying.Add(-1) == 0 {
+				close(p.closed)
+			}
 		}()
 	}
-	go func() {
-		p.copying.Wait()
-		close(p.closed)
-	}()
 	return p, nil
 }
 
@@ -108,7 +109,7 @@ type localProcess struct {
 	parentEnds []*os.File // of pipes that are copied
 	released   atomic.Bool
 	copiers    []func()
-	copying    sync.WaitGroup
+	copying    atomic.Int32 // how many still do
 	closed     chan struct{}
 }
 

@@ -210,7 +210,10 @@ type run struct {
 	engine    Engine
 	dir       string
 	environ   []string
-	public    []string // environ without the secrets
+	public    []string  // environ without the secrets
+	inherit   sync.Once // of the next two: the environment of steps that say nothing of it
+	whole     []string
+	wholePath string
 	redactor  *safety.Redactor
 	root      *safety.Dir // nil: nothing is confined
 	rootName  string

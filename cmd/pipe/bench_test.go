@@ -56,7 +56,7 @@ func beside(b *testing.B, runs int, ours, theirs []string) {
 	slices.Sort(y)
 	p, q := x[len(x)/2], y[len(y)/2]
 	b.ReportMetric(float64(p.Microseconds())/1000, "pipe-ms")
-	b.ReportMetric(float64(q.Microseconds())/1000, "bash-ms")
+	b.ReportMetric(float64(q.Microseconds())/1000, filepath.Base(theirs[0])+"-ms")
 	b.ReportMetric(float64(p)/float64(q), "ratio")
 	b.ReportMetric(0, "ns/op")
 }
@@ -75,6 +75,30 @@ func Benchmark500Steps(b *testing.B) {
 func Benchmark4GiB(b *testing.B) {
 	f := write(b, `steps: [{pipe: [{spawn: [head, -c, 4G, /dev/zero]}, {spawn: [wc, -c]}]}]`)
 	beside(b, 5, []string{release(b), "run", f}, []string{"bash", "-c", "head -c 4G /dev/zero | wc -c"})
+}
+
+// Benchmark2000Steps: two at a time, beside make.
+func Benchmark2000Steps(b *testing.B) {
+	f := write(b, "mode: async\nmaxParallel: 2\nsteps:\n"+strings.Repeat("  - spawn: [/bin/true]\n", 2000))
+	var all, rules strings.Builder
+	for i := range 2000 {
+		fmt.Fprintf(&all, " t%d", i)
+		fmt.Fprintf(&rules, "t%d:\n\t@/bin/true\n", i)
+	}
+	mk := write(b, "all:"+all.String()+"\n"+rules.String())
+	if _, err := exec.LookPath("make"); err != nil {
+		b.Skip("make is not installed")
+	}
+	beside(b, 5, []string{release(b), "run", f}, []string{"make", "-s", "-j2", "-f", mk})
+}
+
+// BenchmarkForEach: 10,000 elements two at a time, beside xargs.
+func BenchmarkForEach(b *testing.B) {
+	f := write(b, "mode: async\nmaxParallel: 2\nsteps: [{forEach: '1..10000', spawn: [/bin/true, '${{ item }}']}]")
+	if _, err := exec.LookPath("xargs"); err != nil {
+		b.Skip("xargs is not installed")
+	}
+	beside(b, 3, []string{release(b), "run", f}, []string{"sh", "-c", "seq 1 10000 | xargs -n1 -P2 /bin/true"})
 }
 
 // BenchmarkCheck reports time and memory for a step, which must not grow with
