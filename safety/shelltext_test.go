@@ -395,7 +395,7 @@ func FuzzShellText(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text, value string, d uint8) {
 		if len(text) > 2000 || strings.ContainsRune(value, 0) || strings.Count(text, "(")+strings.Count(text, "{")+strings.Count(text, "`") > 100 {
-			t.Skip()
+			return
 		}
 		pieces, holes, kinds := split(text)
 		st, err := safety.ParseShell(pieces, holes, kinds, safety.Dialect(d%5))
