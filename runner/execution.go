@@ -592,6 +592,9 @@ func (ex *execution) wait() {
 			ex.end(stopRequest{why: ReasonMaxBuffer}, timers)
 		}
 	}
+	if ex.r.limit > 0 && ex.r.p.Mode == pipeline.Async {
+		ex.r.freed <- ex // others may start while what is left of this one is looked after
+	}
 	ex.drain(timers)
 }
 

@@ -242,6 +242,7 @@ type run struct {
 	busy      int      // processes that run
 	left      int      // nodes that have not ended
 	done      chan *execution
+	freed     chan *execution // whose processes have ended
 	stopping  bool
 	noMore    bool // nothing starts any more, not even to clean up
 	cause     *StepResult
@@ -319,6 +320,9 @@ func (r *run) loop(ctx context.Context) *Result {
 			wake = r.wake.C
 		}
 		select {
+		case ex := <-r.freed:
+			r.busy -= ex.weight
+			ex.weight = 0
 		case ex := <-r.done:
 			r.finished(ex)
 		case <-ctxDone:
@@ -359,6 +363,7 @@ func (r *run) prepare() {
 	r.results = make([]StepResult, len(r.p.Steps))
 	r.running = map[*execution]bool{}
 	r.done = make(chan *execution, len(r.p.Steps))
+	r.freed = make(chan *execution, len(r.p.Steps))
 	r.left = n
 	edge := func(from, to int32) {
 		r.users[from] = append(r.users[from], to)
