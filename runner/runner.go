@@ -321,8 +321,7 @@ func (r *run) loop(ctx context.Context) *Result {
 		}
 		select {
 		case ex := <-r.freed:
-			r.busy -= ex.weight
-			ex.weight = 0
+			r.free(ex)
 		case ex := <-r.done:
 			r.finished(ex)
 		case <-ctxDone:
@@ -549,10 +548,17 @@ func (r *run) start(u *unit, weight int) {
 	}()
 }
 
+// free gives back the places of an execution, once; the news that its processes
+// have ended may come after that of its own end.
+func (r *run) free(ex *execution) {
+	r.busy -= ex.weight
+	ex.weight = 0
+}
+
 // finished takes over what came of a unit that ran.
 func (r *run) finished(ex *execution) {
 	delete(r.running, ex)
-	r.busy -= ex.weight
+	r.free(ex)
 	u := ex.u
 	res := u.res
 	start, attempts := res.Start, res.Attempts
