@@ -468,6 +468,13 @@ func (w *placer) walk(n syntax.Node) {
 
 // refuseIn refuses all holes below a node.
 func (w *placer) refuseIn(n syntax.Node, why string) {
+	for _, i := range w.below(n) {
+		w.refuse(i, "%s", why)
+	}
+}
+
+// below returns the holes below a node, without raw ones.
+func (w *placer) below(n syntax.Node) (holes []int) {
 	syntax.Walk(n, func(n syntax.Node) bool {
 		text := ""
 		switch n := n.(type) {
@@ -478,23 +485,19 @@ func (w *placer) refuseIn(n syntax.Node, why string) {
 		}
 		for i := range w.t.Holes {
 			if w.t.Holes[i].Kind != RawText && strings.Contains(text, w.t.Holes[i].name) {
-				w.refuse(i, "%s", why)
+				holes = append(holes, i)
 			}
 		}
 		return true
 	})
+	return holes
 }
 
 // holesIn decides on the holes in a leaf of the tree. The parents are on the
 // stack.
 func (w *placer) holesIn(text string, f form) {
 	for rest := text; ; {
-		first, at := -1, len(rest)
-		for i := range w.t.Holes {
-			if k := strings.Index(rest, w.t.Holes[i].name); k >= 0 && k < at {
-				first, at = i, k
-			}
-		}
+		first, at := w.first(rest)
 		if first < 0 {
 			return
 		}
@@ -503,6 +506,18 @@ func (w *placer) holesIn(text string, f form) {
 		}
 		rest = rest[at+len(w.t.Holes[first].name):]
 	}
+}
+
+// first returns the first hole in a text and its offset; -1 and the length of
+// the text where there is none.
+func (w *placer) first(text string) (hole, at int) {
+	hole, at = -1, len(text)
+	for i := range w.t.Holes {
+		if k := strings.Index(text, w.t.Holes[i].name); k >= 0 && k < at {
+			hole, at = i, k
+		}
+	}
+	return hole, at
 }
 
 // up returns the n-th node above the leaf, counted from 1, or nil.
@@ -1178,12 +1193,7 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 	constant := true
 	add := func(s string, quoted bool) {
 		for s != "" {
-			first, at := -1, len(s)
-			for i := range w.t.Holes {
-				if k := strings.Index(s, w.t.Holes[i].name); k >= 0 && k < at && w.t.Holes[i].Kind != RawText {
-					first, at = i, k
-				}
-			}
+			first, at := w.first(s)
 			if constant {
 				part := s[:at]
 				if !quoted {
@@ -1194,7 +1204,11 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 			if first < 0 {
 				return
 			}
-			holes = append(holes, first)
+			if w.t.Holes[first].Kind == RawText {
+				a.Unknown = true // what it brings is the author's affair
+			} else {
+				holes = append(holes, first)
+			}
 			constant = false
 			s = s[at+len(w.t.Holes[first].name):]
 		}
@@ -1216,21 +1230,7 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 			// What an expansion gives is not known; a value that stands deeper
 			// in it, say in $(…), counts as one of this argument.
 			constant = false
-			syntax.Walk(p, func(n syntax.Node) bool {
-				text := ""
-				switch n := n.(type) {
-				case *syntax.Lit:
-					text = n.Value
-				case *syntax.SglQuoted:
-					text = n.Value
-				}
-				for i := range w.t.Holes {
-					if w.t.Holes[i].Kind != RawText && strings.Contains(text, w.t.Holes[i].name) {
-						holes = append(holes, i)
-					}
-				}
-				return true
-			})
+			holes = append(holes, w.below(p)...)
 		}
 	}
 	for _, p := range word.Parts {

@@ -315,6 +315,23 @@ func TestAllowed(t *testing.T) {
 	}
 }
 
+// TestRawBeside: a raw value beside another takes nothing from what is said of
+// that one.
+func TestRawBeside(t *testing.T) {
+	_, err := safety.ParseShell([]string{"eval ", "", ""}, []string{"r", "v"}, []safety.Kind{safety.RawText, safety.AnyValue}, safety.Embedded)
+	if err == nil || !strings.Contains(err.Error(), "eval reads") {
+		t.Errorf("%v", err)
+	}
+	st, err := safety.ParseShell([]string{"echo ", " ", ""}, []string{"r", "v"}, []safety.Kind{safety.RawText, safety.AnyValue}, safety.Embedded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, vars, err := st.Bind([]safety.Value{{Text: "a b"}, {Text: "c d"}})
+	if err != nil || !strings.HasPrefix(text, "echo a b \"$") || len(vars) != 1 {
+		t.Errorf("%s %v %v", text, vars, err)
+	}
+}
+
 // TestIntegers: arithmetic takes integers only.
 func TestIntegers(t *testing.T) {
 	for _, text := range []string{"echo $((1-⟨⟩))", "a=(x y z); echo ${#a[⟨⟩+3]}", "x=abcdef; echo ${x:⟨⟩+3:2}", "[[ 5 -gt ⟨⟩ ]] && echo 4"} {
