@@ -64,7 +64,7 @@ func (p *parser) readRun(t *target, n *yaml.Node) {
 		p.add(pos(n), "pipelines run others more than %d deep", maxIncludes)
 		return
 	}
-	src, err := readFile(full)
+	src, err := ReadFile(full)
 	if err != nil {
 		p.add(pos(n), "run: %s", err)
 		return
@@ -78,20 +78,22 @@ func (p *parser) readRun(t *target, n *yaml.Node) {
 	inc.Pipeline = child
 }
 
-// readFile reads a pipeline file, which is a regular one.
-func readFile(path string) ([]byte, error) {
+// ReadFile reads the text of a pipeline file, which is a regular one: no device
+// and no pipe that may never end. A file that is too large is cut where [Parse]
+// says so.
+func ReadFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("there is no %s", path)
+		return nil, fmt.Errorf("%s: no such file", path)
 	case err != nil:
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", path, errors.Unwrap(err))
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", path)
+		return nil, fmt.Errorf("%s is not a regular file; to read a pipeline from a pipe, write - for stdin", path)
 	}
-	f, err := os.Open(path) //nolint:gosec // the file that the pipeline names
+	f, err := os.Open(path) //nolint:gosec // the file that the user or the pipeline names
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", path, errors.Unwrap(err))
 	}
 	defer func() { _ = f.Close() }()
 	return io.ReadAll(io.LimitReader(f, MaxFile+1))

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"syscall"
 
 	"github.com/pipe-runner/pipe/pipeline"
@@ -20,6 +21,16 @@ func (ex *execution) include() {
 	if err != nil {
 		ex.fail(err)
 		return
+	}
+	if file := ex.step.Run.Pipeline.File; ex.r.root != nil && file != "" {
+		abs, err := filepath.Abs(file)
+		if err == nil {
+			_, err = ex.r.root.Stat(abs)
+		}
+		if err != nil {
+			ex.fail(&StartError{Path: file, Code: 126, Msg: fmt.Sprintf("run %s: %v", file, cause(err)), Err: err})
+			return
+		}
 	}
 	params := map[string][]string{}
 	vars := ex.vars

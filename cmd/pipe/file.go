@@ -66,27 +66,11 @@ func load(file string) (*pipeline.Pipeline, error) {
 
 // read reads a regular file, or stdin; never one without an end.
 func read(file string) ([]byte, error) {
-	f := os.Stdin
-	if file != "-" {
-		info, err := os.Stat(file)
-		switch {
-		case errors.Is(err, os.ErrNotExist) && file == defaultFile:
-			return nil, fmt.Errorf("there is no %s here; name a file, as in: pipe run FILE", defaultFile)
-		case errors.Is(err, os.ErrNotExist):
-			return nil, fmt.Errorf("%s: no such file", file)
-		case err != nil:
-			return nil, fmt.Errorf("%s: %w", file, errors.Unwrap(err))
-		case !info.Mode().IsRegular():
-			return nil, fmt.Errorf("%s is not a regular file; to read a pipeline from a pipe, write - for stdin", file)
-		}
-		if f, err = os.Open(file); err != nil { //nolint:gosec // the file that the user names
-			return nil, fmt.Errorf("%s: %w", file, errors.Unwrap(err))
-		}
-		defer f.Close()
+	if file == "-" {
+		return io.ReadAll(io.LimitReader(os.Stdin, pipeline.MaxFile+1))
 	}
-	src, err := io.ReadAll(io.LimitReader(f, pipeline.MaxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	if _, err := os.Stat(file); file == defaultFile && errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("there is no %s here; name a file, as in: pipe run FILE", defaultFile)
 	}
-	return src, nil
+	return pipeline.ReadFile(file)
 }

@@ -1,0 +1,47 @@
+//go:build unix
+
+package runner
+
+// This file holds the privacy of the files that the runner writes for itself.
+
+import (
+	"bytes"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/pipe-runner/pipe/pipeline"
+)
+
+// TestPrivateFiles: what is spilled, and text for a shell, is in a file of mode
+// 0600 that has no name, whatever the umask (row 118).
+func TestPrivateFiles(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	t.Setenv("TMPDIR", t.TempDir())
+	b := &buffer{max: 4, policy: pipeline.Spill}
+	if _, err := b.Write([]byte("123456789")); err != nil || b.file == nil {
+		t.Fatal(err, "nothing was spilled")
+	}
+	defer b.close()
+	script, err := privateScript("echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = script.Close() }()
+	for _, f := range []*os.File{b.file, script} {
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, _ := info.Sys().(*syscall.Stat_t)
+		if info.Mode().Perm() != 0o600 || st.Nlink != 0 {
+			t.Errorf("mode %s, %d names", info.Mode(), st.Nlink)
+		}
+	}
+	if got, err := b.bytes(0); err != nil || !bytes.Equal(got, []byte("123456789")) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if left, _ := os.ReadDir(os.Getenv("TMPDIR")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
