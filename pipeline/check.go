@@ -242,14 +242,7 @@ func (c *checker) step(s *Step) {
 		}
 		return
 	}
-	if s.If != nil {
-		s.If.cond = true
-		s.If.compile(c)
-	}
-	c.expansion(s)
-	if s.Lock != nil {
-		c.template(s.Lock.Name)
-	}
+	c.around(s)
 	defer func() { c.expands = nil }()
 	c.scope(s.Scope)
 	last := len(s.Stages) - 1
@@ -275,14 +268,22 @@ func (c *checker) runStep(s *Step) {
 	if len(s.Stages) > 0 {
 		c.add(s.Pos, "a step has stages or runs a pipeline, not both")
 	}
+	c.around(s)
+	defer func() { c.expands = nil }()
+	c.scope(s.Scope)
+	c.include(s)
+}
+
+// around checks what any step may have, whatever it runs.
+func (c *checker) around(s *Step) {
 	if s.If != nil {
 		s.If.cond = true
 		s.If.compile(c)
 	}
 	c.expansion(s)
-	defer func() { c.expands = nil }()
-	c.scope(s.Scope)
-	c.include(s)
+	for _, g := range slices.Concat(s.Sources, s.Generates) {
+		c.template(g.Pattern)
+	}
 	if s.Lock != nil {
 		c.template(s.Lock.Name)
 	}

@@ -410,6 +410,52 @@ func (t Template) EvalArgs(v *Vars) ([]string, error) {
 	return out, nil
 }
 
+// literals returns the template with something harmless for each expression.
+func (t Template) literals() string {
+	if t.tmpl == nil {
+		return t.src
+	}
+	return strings.Join(t.tmpl.lits, "x")
+}
+
+// EvalGlob returns the patterns that the template stands for: one, or as many
+// as a list that is all of it has. What is written is a pattern; a value in it
+// is not, unless it is raw().
+func (t Template) EvalGlob(v *Vars) ([]string, error) {
+	if t.tmpl == nil {
+		return []string{t.src}, nil
+	}
+	if len(t.tmpl.exprs) == 1 && t.tmpl.lits[0] == "" && t.tmpl.lits[1] == "" {
+		words, err := t.EvalArgs(v)
+		for i, w := range words {
+			if !t.tmpl.exprs[0].raw {
+				words[i] = EscapePattern(w)
+			}
+		}
+		return words, err
+	}
+	var b strings.Builder
+	for i, e := range t.tmpl.exprs {
+		one := Template{src: t.src, tmpl: &template{lits: []string{"", ""}, exprs: []*Expr{e}}}
+		word, err := one.Eval(v)
+		if err != nil {
+			return nil, err
+		}
+		if !e.raw {
+			word = EscapePattern(word)
+		}
+		b.WriteString(t.tmpl.lits[i])
+		b.WriteString(word)
+	}
+	b.WriteString(t.tmpl.lits[len(t.tmpl.exprs)])
+	return []string{b.String()}, nil
+}
+
+// EscapePattern makes text stand for itself in a pattern of files.
+func EscapePattern(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `{`, `\{`, `}`, `\}`).Replace(s)
+}
+
 // listOf returns the elements of a list.
 func listOf(val any) ([]any, bool) {
 	switch val := val.(type) {

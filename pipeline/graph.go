@@ -3,6 +3,7 @@ package pipeline
 // This file holds the graph: which step waits for which, checked for cycles.
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -140,6 +141,9 @@ func (s *Step) exprs(f func(*Expr)) {
 	}
 	if s.Lock != nil {
 		s.Lock.Name.exprs(f)
+	}
+	for _, g := range slices.Concat(s.Sources, s.Generates) {
+		g.Pattern.exprs(f)
 	}
 	s.Scope.exprs(f)
 	if s.Run != nil {

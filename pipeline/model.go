@@ -10,6 +10,7 @@ package pipeline
 // This file holds the model: what a pipeline is once it has been read.
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 	"syscall"
@@ -172,7 +173,19 @@ type Step struct {
 	Retry           *Retry        // nil: one attempt
 	Matrix          *Matrix       // nil: none; the step runs for each combination
 	ForEach         *Expr         // nil: none; the step runs for each element of a list
-	MaxParallel     *int          // of a step that expands: instances at once; 0: no limit; nil: 1 in sync mode, no limit of its own in async mode
+	// Sources and Generates are globs, relative to the step's cwd, of the files
+	// that it reads and writes; nil: none. A step with either does not run where
+	// it ended well before and nothing of it has changed since.
+	Sources, Generates []Glob
+	MaxParallel        *int // of a step that expands: instances at once; 0: no limit; nil: 1 in sync mode, no limit of its own in async mode
+}
+
+// Glob is a pattern of files: *, ?, [a-z], {a,b} and ** for any folders. One
+// that is Not takes files away from those of the patterns before it.
+type Glob struct {
+	Pos     Pos
+	Pattern Template // the values in it stand for themselves
+	Not     bool     // written as !PATTERN
 }
 
 // Lock is a name that one run, or step, of the user holds at a time on this
@@ -362,6 +375,53 @@ func (p *Pipeline) Step(name string) (*Step, int) {
 		return p.Steps[i], i
 	}
 	return nil, -1
+}
+
+// Source returns the text of the file, and of all that it runs; false where a
+// pipeline of them was built in Go.
+func (p *Pipeline) Source() (string, bool) {
+	if p.lines == nil {
+		return "", false
+	}
+	text := string(bytes.Join(p.lines, []byte("\n")))
+	for _, s := range p.Steps {
+		if s.Run == nil {
+			continue
+		}
+		sub, ok := s.Run.Pipeline.Source()
+		if !ok {
+			return "", false
+		}
+		text += "\x00" + sub
+	}
+	return text, true
+}
+
+// Files returns the paths of the file and of all that it runs.
+func (p *Pipeline) Files() []string {
+	out := []string{p.File}
+	for _, s := range p.Steps {
+		if s.Run != nil {
+			out = append(out, s.Run.Pipeline.Files()...)
+		}
+	}
+	return out
+}
+
+// ReadSteps returns the names of the steps whose results expressions read.
+func (p *Pipeline) ReadSteps() map[string]bool {
+	out := map[string]bool{}
+	for _, s := range p.Steps {
+		for _, name := range s.Reads() {
+			out[name] = true
+		}
+	}
+	for _, o := range p.Outputs {
+		for _, name := range o.Expr.steps {
+			out[name] = true
+		}
+	}
+	return out
 }
 
 // Label returns how the step at place i is shown to people: its name, or its

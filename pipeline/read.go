@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bmatcuk/doublestar/v4"
 	"gopkg.in/yaml.v3"
 )
 
@@ -421,6 +422,35 @@ func (p *parser) readEnvFile(t *target, n *yaml.Node) {
 	p.items(n, "paths", func(c *yaml.Node) {
 		t.level().EnvFile = append(t.level().EnvFile, p.template(c))
 	})
+}
+
+// globs reads one pattern or a list of them.
+func (p *parser) globs(n *yaml.Node) []Glob {
+	out := []Glob{}
+	add := func(c *yaml.Node) {
+		pattern, not := strings.CutPrefix(c.Value, "!")
+		g := Glob{Pos: pos(c), Not: not}
+		if c.Kind == yaml.ScalarNode && not {
+			c = &yaml.Node{Kind: c.Kind, Tag: "!!str", Style: c.Style, Value: pattern, Line: c.Line, Column: c.Column}
+		}
+		g.Pattern = p.template(c)
+		switch literal := g.Pattern.literals(); {
+		case pattern == "":
+			p.add(g.Pos, "a pattern is empty; expected one such as \"src/**/*.c\"")
+		case !doublestar.ValidatePattern(literal):
+			p.add(g.Pos, "%q is not a pattern: a bracket or brace is not closed", pattern)
+		}
+		out = append(out, g)
+	}
+	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+		add(n)
+		return out
+	}
+	p.items(n, "patterns", add)
+	if len(out) > 0 && out[0].Not {
+		p.add(out[0].Pos, "the first pattern takes away, and there is nothing yet to take from; write what it reads before it, such as \"**\"")
+	}
+	return out
 }
 
 func (p *parser) readExtendEnv(t *target, n *yaml.Node) {

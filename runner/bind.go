@@ -29,6 +29,8 @@ type bound struct {
 	program  string
 	env      []string
 	dir      string
+	declared []string                   // names in env that the file sets; the rest is inherited
+	inherits bool                       // all of the runner's environment
 	history  map[string][]safety.Origin // of env, for explain
 	path     string                     // PATH to look programs up in
 	text     string                     // of a shell, as it runs
@@ -112,26 +114,10 @@ func (ex *execution) bind(st *pipeline.Stage) (*bound, error) {
 	b := &bound{stage: st, opts: r.p.Options(ex.step, st), dir: r.dir, root: r.root, redactor: r.redactor}
 	vars := ex.vars
 	levels := r.p.Levels(ex.step, st)
-	for _, lv := range levels {
-		if lv.Cwd.IsZero() {
-			continue
-		}
-		dir, err := lv.Cwd.Eval(&vars)
-		if err != nil {
-			return nil, fmt.Errorf("cwd: %w", err)
-		}
-		if dir == "" {
-			return nil, errors.New("cwd is empty; . is the current folder")
-		}
-		if !filepath.IsAbs(dir) {
-			dir = filepath.Join(b.dir, dir)
-		}
-		b.dir = filepath.Clean(dir)
-		if b.dir != r.dir {
-			vars.Params = r.absParams // the caller's paths hold elsewhere too
-		}
-		vars.Dir = b.dir
+	if err := r.enter(levels, &vars); err != nil {
+		return nil, err
 	}
+	b.dir = vars.Dir
 	if err := b.environment(r, levels, &vars); err != nil {
 		return nil, err
 	}
@@ -143,6 +129,30 @@ func (ex *execution) bind(st *pipeline.Stage) (*bound, error) {
 		return nil, fmt.Errorf("input: %w", err)
 	}
 	return b, b.paths(&vars)
+}
+
+// enter makes vars those of the working directory of the levels.
+func (r *run) enter(levels []*pipeline.Scope, vars *pipeline.Vars) error {
+	for _, lv := range levels {
+		if lv.Cwd.IsZero() {
+			continue
+		}
+		dir, err := lv.Cwd.Eval(vars)
+		if err != nil {
+			return fmt.Errorf("cwd: %w", err)
+		}
+		if dir == "" {
+			return errors.New("cwd is empty; . is the current folder")
+		}
+		if !filepath.IsAbs(dir) {
+			dir = filepath.Join(vars.Dir, dir)
+		}
+		vars.Dir = filepath.Clean(dir)
+		if vars.Dir != r.dir {
+			vars.Params = r.absParams // the caller's paths hold elsewhere too
+		}
+	}
+	return nil
 }
 
 // paths evaluates the files of stdio, relative to the working directory.
@@ -188,7 +198,7 @@ func (b *bound) environment(r *run, levels []*pipeline.Scope, vars *pipeline.Var
 				r.wholePath = r.base.Env["PATH"]
 			}
 		})
-		b.env, b.path = r.whole, r.wholePath
+		b.env, b.path, b.inherits = r.whole, r.wholePath, true
 		return nil
 	}
 	env := safety.Env{}
@@ -207,7 +217,7 @@ func (b *bound) environment(r *run, levels []*pipeline.Scope, vars *pipeline.Var
 			inherit = lv.ExtendEnv
 		}
 	}
-	if inherit.All {
+	if b.inherits = inherit.All; inherit.All {
 		env.Inherit(r.public)
 	} else if err := env.InheritNamed(r.public, inherit.Names); err != nil {
 		return fmt.Errorf("extendEnv: %w", err)
@@ -236,6 +246,7 @@ func (b *bound) environment(r *run, levels []*pipeline.Scope, vars *pipeline.Var
 			if err != nil {
 				return fmt.Errorf("env %s: %w", v.Name, err)
 			}
+			b.declared = append(b.declared, v.Name)
 		}
 		env.From("unset")
 		for _, name := range lv.Unset {
@@ -286,6 +297,7 @@ func (b *bound) envFile(env *safety.Env, f pipeline.Template, vars *pipeline.Var
 			return fmt.Errorf("envFile %s: %w", path, err)
 		}
 	}
+	b.declared = append(b.declared, names...)
 	return nil
 }
 

@@ -21,10 +21,11 @@ const (
 	EventWarning                        // Message
 	EventStepEnd                        // Result
 	EventRunEnd                         // the last event
+	EventRerun                          // a step runs though it ended well before: Message says why
 	EventRetry                          // an attempt failed, and another comes: Result, Attempt, Delay
 )
 
-var eventNames = []string{"none", "stepStart", "spawn", "data", "exit", "close", "warning", "stepEnd", "runEnd", "retry"}
+var eventNames = []string{"none", "stepStart", "spawn", "data", "exit", "close", "warning", "stepEnd", "runEnd", "rerun", "retry"}
 
 // String returns the name of the type, as in "stepStart".
 func (t EventType) String() string { return eventNames[t] }
@@ -108,6 +109,9 @@ type StepResult struct {
 	// CancelledBy is the label of the step whose failure ended or skipped this
 	// one; "" where it was none.
 	CancelledBy string
+	// Reused says why the step has ended well without running: "up to date", or
+	// "run ID" of the run that is resumed; "" where it ran.
+	Reused string
 	// Sub is what came of the pipeline that a step with run ran; else nil.
 	Sub *Result
 	// Each are the instances of a step that expands, in order of expansion; the

@@ -37,6 +37,15 @@ type execution struct {
 	vars    pipeline.Vars
 	stopReq chan stopRequest
 
+	bounds    []*bound // of all stages, in file order
+	nextBound int      // the first that is not plumbed
+	teeFiles  []string
+	after     string // the step before this one that ran again, in a resumed run
+
+	last   *record // of an earlier execution of a step with sources; nil: none
+	finger *fingerprint
+	taken  *record // the earlier end that is this one's
+
 	procs     []*proc
 	tees      []*tee
 	streams   []*stream
@@ -96,12 +105,22 @@ func (ex *execution) run() {
 	defer ex.timers.stop()
 	unlock, err := ex.lock()
 	defer unlock()
+	if err == nil {
+		err = ex.bindAll()
+	}
+	if err == nil && ex.r.memory != nil {
+		var same bool
+		if same, err = ex.reuse(); same {
+			return
+		}
+	}
 	if ex.step.Run != nil {
 		if err != nil {
 			ex.fail(err)
 			return
 		}
 		ex.include()
+		ex.keepSources()
 		return
 	}
 	if err == nil {
@@ -125,6 +144,48 @@ func (ex *execution) run() {
 		<-ex.r.pipes
 	}
 	ex.judge()
+	ex.keepSources()
+}
+
+// programStage stands for a program where there is none.
+var programStage = &pipeline.Stage{Action: pipeline.Spawn, Args: []pipeline.Template{pipeline.Literal("pipe")}}
+
+// bindAll binds all stages, those in branches of a tee too.
+func (ex *execution) bindAll() error {
+	if ex.step.Run != nil { // its cwd and environment are bound as those of a program
+		b, err := ex.bind(programStage)
+		ex.bounds = []*bound{b}
+		return err
+	}
+	ex.bounds = make([]*bound, 0, ex.weight)
+	return ex.bindStages(ex.step.Stages)
+}
+
+func (ex *execution) bindStages(stages []*pipeline.Stage) error {
+	for _, st := range stages {
+		if st.Action != pipeline.Tee {
+			b, err := ex.bind(st)
+			if err != nil {
+				return err
+			}
+			ex.bounds = append(ex.bounds, b)
+			continue
+		}
+		for _, br := range st.Tee {
+			if br.File == nil {
+				if err := ex.bindStages(br.Chain); err != nil {
+					return err
+				}
+				continue
+			}
+			path, err := ex.branchFile(br.File)
+			if err != nil {
+				return err
+			}
+			ex.teeFiles = append(ex.teeFiles, path)
+		}
+	}
+	return nil
 }
 
 // lock takes the lock of the step; the step can be ended while it waits, and
@@ -208,16 +269,11 @@ func (ex *execution) closeOpen() {
 
 // plumb binds all stages and joins their streams; nothing is started.
 func (ex *execution) plumb() error {
-	stages := ex.step.Stages
-	first, err := ex.bind(stages[0])
+	in, err := ex.stdin(ex.bounds[0])
 	if err != nil {
 		return err
 	}
-	in, err := ex.stdin(first)
-	if err != nil {
-		return err
-	}
-	if err := ex.chain(stages, first, in, false); err != nil {
+	if err := ex.chain(ex.step.Stages, in, false); err != nil {
 		return err
 	}
 	for _, p := range ex.procs { // all programs are there before one starts
@@ -250,8 +306,8 @@ func (ex *execution) plumb() error {
 	return nil
 }
 
-// chain joins stages from in on. The first one may be bound already.
-func (ex *execution) chain(stages []*pipeline.Stage, first *bound, in io.Reader, branch bool) error {
+// chain joins stages from in on.
+func (ex *execution) chain(stages []*pipeline.Stage, in io.Reader, branch bool) error {
 	for i, st := range stages {
 		last := i == len(stages)-1
 		if st.Action == pipeline.Tee {
@@ -262,13 +318,8 @@ func (ex *execution) chain(stages []*pipeline.Stage, first *bound, in io.Reader,
 			in = next
 			continue
 		}
-		b := first
-		if i > 0 || b == nil {
-			var err error
-			if b, err = ex.bind(st); err != nil {
-				return err
-			}
-		}
+		b := ex.bounds[ex.nextBound]
+		ex.nextBound++
 		p := &proc{bound: b, stage: len(ex.result.Stages), last: last && !branch, cmd: &Cmd{Stdin: in}}
 		ex.result.Stages = append(ex.result.Stages, StageResult{Command: b.command, Branch: branch})
 		ex.procs = append(ex.procs, p)

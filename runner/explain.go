@@ -19,23 +19,69 @@ import (
 // What another step has yet to give stands as ${{ steps.… }}; secrets are
 // masked. The errors are those of Run, and those of binding the step.
 func (r *Runner) Explain(p *pipeline.Pipeline, step string) ([]Explanation, error) {
-	if err := p.Check(); err != nil {
-		return nil, err
+	run, ex, err := r.lookAt(p, step)
+	if run != nil {
+		defer func() { _ = run.root.Close() }()
 	}
-	run := &run{p: p, graph: p.Graph(), tracing: true}
-	err := run.setup(r)
-	defer func() { _ = run.root.Close() }()
 	if err != nil {
 		return nil, err
 	}
+	run.tracing = true
+	return run.explain(ex, ex.step.Stages, nil)
+}
+
+// UpToDate says, of a step with sources or generates, whether it would run, and
+// which file or value has changed. It is "" for a step without them, and for one
+// that is known during a run only. The errors are those of Explain.
+func (r *Runner) UpToDate(p *pipeline.Pipeline, step string) (string, error) {
+	run, ex, err := r.lookAt(p, step)
+	if run != nil {
+		defer func() { _ = run.root.Close() }()
+	}
+	if err != nil || !remembers(ex.step) || ex.step.Expands() || len(ex.step.Reads()) > 0 {
+		return "", err
+	}
+	if r.State == "" {
+		return "it runs: there is no folder where it would be remembered", nil
+	}
+	if err := run.remembering(r); err != nil {
+		return "", err
+	}
+	if err := ex.bindAll(); err != nil {
+		return "", run.masked(err)
+	}
+	ex.last = ex.loadRecord()
+	f, err := ex.depends()
+	if err != nil {
+		return "", run.masked(err)
+	}
+	why, _, err := ex.stale(ex.last, f)
+	switch {
+	case err != nil:
+		return "", run.masked(err)
+	case why != "":
+		return run.redactor.String("it runs: " + why), nil
+	}
+	return fmt.Sprintf("up to date, since run %s", ex.last.Run), nil
+}
+
+// lookAt prepares to look at a step without running it.
+func (r *Runner) lookAt(p *pipeline.Pipeline, step string) (*run, *execution, error) {
+	if err := p.Check(); err != nil {
+		return nil, nil, err
+	}
+	run := &run{p: p, graph: p.Graph()}
+	if err := run.setup(r); err != nil {
+		return run, nil, err
+	}
 	if _, err := p.Select([]string{step}); err != nil {
-		return nil, &paramError{run.masked(err)}
+		return run, nil, &paramError{run.masked(err)}
 	}
 	s, i := p.Step(step)
-	ex := &execution{r: run, u: &unit{step: i}, step: s}
+	ex := &execution{r: run, u: &unit{step: i, label: p.Label(i)}, step: s}
 	ex.vars = run.base
 	ex.vars.Steps = unknownStep
-	return run.explain(ex, s.Stages, nil)
+	return run, ex, nil
 }
 
 // Explanation is what one process of a step would be.

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"syscall"
-
-	"github.com/pipe-runner/pipe/pipeline"
 )
 
 // errStopped is the cause of the end of a pipeline whose step is to end.
@@ -17,11 +15,6 @@ var errStopped = errors.New("its step was ended")
 
 // include runs the pipeline of a step, in the step's directory and environment.
 func (ex *execution) include() {
-	b, err := ex.bind(&pipeline.Stage{Action: pipeline.Spawn, Args: []pipeline.Template{pipeline.Literal("pipe")}})
-	if err != nil {
-		ex.fail(err)
-		return
-	}
 	if file := ex.step.Run.Pipeline.File; ex.r.root != nil && file != "" {
 		abs, err := filepath.Abs(file)
 		if err == nil {
@@ -32,21 +25,10 @@ func (ex *execution) include() {
 			return
 		}
 	}
-	params := map[string][]string{}
-	vars := ex.vars
-	for _, w := range ex.step.Run.With {
-		words, err := w.Value.EvalArgs(&vars)
-		if err != nil {
-			ex.fail(fmt.Errorf("with %s: %w", w.Name, err))
-			return
-		}
-		params[w.Name] = words
-	}
-	limit := ex.r.limit
-	sub := &Runner{
-		Engine: ex.r.engine, Params: params, Dir: b.dir, Env: b.env, Root: ex.r.rootName, Inherited: ex.r.inherited,
-		Stdin: ex.r.stdio[0], Stdout: ex.r.stdio[1], Stderr: ex.r.stdio[2],
-		MaxParallel: &limit, KeepGoing: ex.r.keepGoing, parent: ex.r,
+	sub, err := ex.subRunner()
+	if err != nil {
+		ex.fail(err)
+		return
 	}
 	if ex.r.sink != nil {
 		sub.Sink = func(e Event) {
@@ -78,6 +60,26 @@ func (ex *execution) include() {
 		ex.result.Status, ex.result.Reason, ex.result.ExitCode, ex.result.Signal = StatusFailure, c.Reason, res.ExitCode, c.Signal
 		ex.result.Err = fmt.Errorf("step %s of %s failed", c.Label, ex.step.Run.Pipeline.File)
 	}
+}
+
+// subRunner returns what runs the pipeline of a step.
+func (ex *execution) subRunner() (*Runner, error) {
+	b := ex.bounds[0]
+	params := map[string][]string{}
+	vars := ex.vars
+	for _, w := range ex.step.Run.With {
+		words, err := w.Value.EvalArgs(&vars)
+		if err != nil {
+			return nil, fmt.Errorf("with %s: %w", w.Name, err)
+		}
+		params[w.Name] = words
+	}
+	limit := ex.r.limit
+	return &Runner{
+		Engine: ex.r.engine, Params: params, Dir: b.dir, Env: b.env, Root: ex.r.rootName, Inherited: ex.r.inherited,
+		Stdin: ex.r.stdio[0], Stdout: ex.r.stdio[1], Stderr: ex.r.stdio[2],
+		MaxParallel: &limit, KeepGoing: ex.r.keepGoing, parent: ex.r, label: ex.u.label, after: ex.after,
+	}, nil
 }
 
 // runSub runs the pipeline until it ends, or the step is to end.

@@ -4,7 +4,6 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,49 +27,6 @@ func (e *LockError) Error() string {
 	return fmt.Sprintf("lock %s is held by %s", e.Name, e.Holder)
 }
 
-// StateDir returns the folder where runs keep what outlives them: PIPE_STATE_DIR,
-// or pipe in XDG_STATE_HOME, or in .local/state of the home folder. environ is
-// a list of NAME=value.
-func StateDir(environ []string) (string, error) {
-	env := map[string]string{}
-	for _, kv := range environ {
-		for _, name := range []string{"PIPE_STATE_DIR", "XDG_STATE_HOME", "HOME"} {
-			if len(kv) > len(name) && kv[:len(name)+1] == name+"=" {
-				env[name] = kv[len(name)+1:]
-			}
-		}
-	}
-	switch {
-	case filepath.IsAbs(env["PIPE_STATE_DIR"]):
-		return env["PIPE_STATE_DIR"], nil
-	case env["PIPE_STATE_DIR"] != "":
-		return "", fmt.Errorf("PIPE_STATE_DIR is %q, and not an absolute path", env["PIPE_STATE_DIR"])
-	case filepath.IsAbs(env["XDG_STATE_HOME"]):
-		return filepath.Join(env["XDG_STATE_HOME"], "pipe"), nil
-	case filepath.IsAbs(env["HOME"]):
-		return filepath.Join(env["HOME"], ".local", "state", "pipe"), nil
-	}
-	return "", errors.New("there is no folder for state: none of PIPE_STATE_DIR, XDG_STATE_HOME and HOME is set to an absolute path")
-}
-
-// privateDir makes a folder that is the user's alone, and checks one that is
-// there.
-func privateDir(path string) error {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return err
-	}
-	info, err := os.Lstat(path)
-	switch {
-	case err != nil:
-		return err
-	case !info.IsDir():
-		return fmt.Errorf("%s is not a folder", path)
-	case info.Mode().Perm()&0o077 != 0 && isUnix:
-		return fmt.Errorf("%s can be used by others (mode %04o); chmod 700 it", path, info.Mode().Perm())
-	}
-	return owned(path, info)
-}
-
 var lockName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`)
 
 // lock takes a lock, waiting for it as the pipeline says. The context ends the
@@ -88,11 +44,11 @@ func (r *run) lock(ctx context.Context, l *pipeline.Lock, vars *pipeline.Vars, w
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	dir := filepath.Join(state, "locks")
-	if err := errors.Join(privateDir(state), privateDir(dir)); err != nil {
+	dir, err := stateSub(state, "locks")
+	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	f, err := openLock(filepath.Join(dir, name))
+	f, err := openPrivate(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, cause(err))
 	}

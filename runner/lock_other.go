@@ -14,6 +14,6 @@ const isUnix = false
 
 func owned(string, fs.FileInfo) error { return nil }
 
-func openLock(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) }
+func openPrivate(path string, flag int) (*os.File, error) { return os.OpenFile(path, flag, 0o600) }
 
 func tryLock(*os.File) (bool, error) { return false, errors.ErrUnsupported }

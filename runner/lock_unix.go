@@ -23,8 +23,9 @@ func owned(path string, info fs.FileInfo) error {
 	return nil
 }
 
-func openLock(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600) //nolint:gosec // its name was checked
+// openPrivate opens a file of the state folder, and no link.
+func openPrivate(path string, flag int) (*os.File, error) {
+	return os.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 }
 
 // tryLock takes the lock of a file if nobody has it.

@@ -48,7 +48,17 @@ type Runner struct {
 	KeepGoing   bool     // after a failure, go on with what does not need the step
 	Steps       []string // run these and what they take; nil: all
 
-	parent *run // whose step runs the pipeline; nil: none
+	// State, if not "", is the folder where the run is recorded and where steps
+	// with sources are remembered; see [StateDir]. It is made, for this user
+	// alone. "": nothing is kept, and steps with sources always run.
+	State string
+	// Resume, if not nil, is an earlier run of the same pipeline: a step that
+	// ended well in it, and would do the same now, is not run again.
+	Resume *PastRun
+
+	parent *run   // whose step runs the pipeline; nil: none
+	label  string // of that step
+	after  string // the step that ran again before it, in a resumed run
 }
 
 // Interrupt is a cause for [context.WithCancelCause] that says which signal
@@ -79,7 +89,7 @@ func (r *Runner) Run(ctx context.Context, p *pipeline.Pipeline) (*Result, error)
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	run := &run{p: p, graph: p.Graph(), sink: r.Sink, keepGoing: r.KeepGoing}
+	run := &run{p: p, parent: r.parent, graph: p.Graph(), sink: r.Sink, keepGoing: r.KeepGoing}
 	err := run.setup(r)
 	if err == nil && len(r.Steps) > 0 {
 		if run.selected, err = p.Select(r.Steps); err != nil {
@@ -90,6 +100,12 @@ func (r *Runner) Run(ctx context.Context, p *pipeline.Pipeline) (*Result, error)
 	if err != nil {
 		return nil, err
 	}
+	if err := run.remembering(r); err != nil {
+		if r.Resume != nil {
+			return nil, err
+		}
+		run.warn(-1, fmt.Sprintf("nothing of this run is kept: %v", err))
+	}
 	if p.Lock != nil {
 		unlock, err := run.lock(ctx, p.Lock, &run.base, func(msg string) { run.warn(-1, "waiting: "+msg) })
 		if err != nil {
@@ -97,7 +113,21 @@ func (r *Runner) Run(ctx context.Context, p *pipeline.Pipeline) (*Result, error)
 		}
 		defer unlock()
 	}
-	return run.loop(ctx), nil
+	if run.memory != nil && run.parent == nil {
+		if err := run.begin(r); err != nil {
+			run.memory.journal = nil
+			run.warn(-1, fmt.Sprintf("this run is not recorded: %v", err))
+		}
+	}
+	res := run.loop(ctx)
+	if run.memory != nil && run.parent == nil && run.memory.journal != nil {
+		if err := run.memory.journal.end(run, res); err != nil {
+			run.warn(-1, fmt.Sprintf("the journal of the run is incomplete: %v", cause(err)))
+		}
+		pruneOld(run.memory.state)
+	}
+	run.emit(Event{Type: EventRunEnd, Step: -1})
+	return res, nil
 }
 
 // setup fills in what Runner leaves to defaults. What it says of bad values
@@ -191,7 +221,7 @@ func (r *run) vars(params map[string]any, args []string) {
 	}
 	r.base = pipeline.Vars{
 		Params: params, Args: args, Env: env, Dir: r.dir,
-		Pipeline: map[string]any{"name": r.p.Name, "file": r.p.File, "dir": r.p.Dir, "runId": fmt.Sprintf("%012x", rand.N(uint64(1)<<48))},
+		Pipeline: map[string]any{"name": r.p.Name, "file": r.p.File, "dir": r.p.Dir, "runId": r.runID()},
 	}
 	r.absParams = map[string]any{}
 	for _, prm := range r.p.Params {
@@ -203,9 +233,20 @@ func (r *run) vars(params map[string]any, args []string) {
 	}
 }
 
+// runID returns a name for the run that sorts by time; a nested pipeline is part
+// of the run of its caller.
+func (r *run) runID() string {
+	if r.parent != nil {
+		return r.parent.base.Pipeline["runId"].(string) //nolint:forcetypeassert // vars put it there
+	}
+	return fmt.Sprintf("%s-%06x", time.Now().UTC().Format("20060102-150405.000"), rand.N(1<<24))
+}
+
 // run is one call of Run.
 type run struct {
 	p         *pipeline.Pipeline
+	parent    *run    // nil: none
+	memory    *memory // nil: nothing is kept
 	graph     *pipeline.Graph
 	engine    Engine
 	dir       string
@@ -276,7 +317,9 @@ type node struct {
 	badNeed   bool // something it needs did not end well
 	failedUp  bool // something it needs, however far, failed
 	cancelUp  bool
-	continued bool // it failed, and nobody minds
+	continued bool  // it failed, and nobody minds
+	ran       bool  // it was not taken over from an earlier run
+	ranUp     int32 // a step before it that ran, counted from 1; 0: none
 }
 
 type intHeap []int32
@@ -421,6 +464,7 @@ func (r *run) stopRunning(req stopRequest) {
 	r.later = nil
 	r.setWake()
 	for _, l := range later { // there is no next attempt
+		r.remember(nil, l.u.res)
 		r.over(l.u)
 	}
 	for ex := range r.running {
@@ -478,6 +522,7 @@ func (r *run) refuse(i int, why error) {
 	res.Status, res.Reason, res.Err, res.ExitCode = StatusFailure, ReasonExpression, r.masked(why), 1
 	res.Start = time.Now()
 	res.End = res.Start
+	r.remember(nil, res)
 	r.emit(Event{Type: EventStepStart, Step: i})
 	r.conclude(i)
 }
@@ -488,6 +533,9 @@ func (r *run) skip(i int) {
 	res.Status = StatusSkipped
 	if r.cause != nil && r.wanted(i) && (r.stopping && !s.If.RunsAfterFailure() || r.nodes[i].badNeed && !s.If.CallsStatus()) {
 		res.CancelledBy = r.cause.Label
+	}
+	if r.wanted(i) {
+		r.remember(nil, res)
 	}
 	r.conclude(i)
 }
@@ -540,6 +588,11 @@ func (r *run) start(u *unit, weight int) {
 	ex := &execution{r: r, u: u, step: r.p.Steps[u.step], weight: weight, stopReq: make(chan stopRequest, 4)}
 	ex.vars = r.stepVars(r.dir)
 	ex.vars.Matrix, ex.vars.Item = u.matrix, u.item
+	if up := r.nodes[u.step].ranUp; up > 0 {
+		ex.after = r.results[up-1].Label
+	} else if r.memory != nil {
+		ex.after = r.memory.ranFirst
+	}
 	r.running[ex] = true
 	r.busy += weight
 	go func() {
@@ -574,7 +627,9 @@ func (r *run) finished(ex *execution) {
 			res.CancelledBy = r.cause.Label
 		}
 	}
+	r.nodes[u.step].ran = r.nodes[u.step].ran || res.Reused == ""
 	if !r.retry(u) {
+		r.remember(ex, res)
 		r.over(u)
 	}
 }
@@ -738,12 +793,19 @@ func (r *run) conclude(i int) {
 func (r *run) end(i int, bad, failed bool) {
 	n := &r.nodes[i]
 	r.left--
+	ran := n.ranUp
+	if ran == 0 && n.ran {
+		ran = int32(i) + 1 //nolint:gosec // as above
+	}
 	cancelled := n.cancelUp || i < len(r.results) && r.results[i].Status == StatusCancelled
 	for _, u := range r.users[i] {
 		un := &r.nodes[u]
 		order := r.p.Mode == pipeline.Sync // in sync mode any earlier step counts
 		un.failedUp = un.failedUp || failed || n.failedUp && !n.continued || order && n.failedUp
 		un.cancelUp = un.cancelUp || cancelled
+		if un.ranUp == 0 {
+			un.ranUp = ran
+		}
 		if slices.Contains(r.graph.Needs[u], int32(i)) { //nolint:gosec // as above
 			un.badNeed = un.badNeed || bad
 		}
@@ -787,7 +849,6 @@ func (r *run) result() *Result {
 			out.Outputs[o.Name] = r.maskValue(val)
 		}
 	}
-	r.emit(Event{Type: EventRunEnd, Step: -1})
 	return out
 }
 

@@ -40,10 +40,8 @@ func (ex *execution) tee(st *pipeline.Stage, in io.Reader, last bool) (io.Reader
 	ex.tees = append(ex.tees, t)
 	for _, b := range st.Tee {
 		if b.File != nil {
-			path, err := ex.branchFile(b.File)
-			if err != nil {
-				return nil, err
-			}
+			path := ex.teeFiles[0]
+			ex.teeFiles = ex.teeFiles[1:]
 			out, err := ex.file("tee", path, fileFlags(*b.File))
 			if err != nil {
 				return nil, err
@@ -56,7 +54,7 @@ func (ex *execution) tee(st *pipeline.Stage, in io.Reader, last bool) (io.Reader
 			return nil, err
 		}
 		t.add(ex.own(pw), "")
-		if err := ex.chain(b.Chain, nil, pr, true); err != nil {
+		if err := ex.chain(b.Chain, pr, true); err != nil {
 			return nil, err
 		}
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +18,8 @@ func explainCommand() *cobra.Command {
 		Use:   "explain [FILE] STEP [-- ARG…]",
 		Short: "Show what a step would run, and where its environment comes from",
 		Long: `Show what a step would run, and run nothing: its arguments, program and cwd, and
-for each variable where it comes from and what it hides. Secrets are masked.`,
+for each variable where it comes from and what it hides. Of a step with sources
+it says whether it is up to date, and if not, what changed. Secrets are masked.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			rest := []string(nil)
 			if at := c.ArgsLenAtDash(); at >= 0 {
@@ -38,9 +40,20 @@ for each variable where it comes from and what it hides. Secrets are masked.`,
 			if err != nil {
 				return err
 			}
-			list, err := (&runner.Runner{Params: params, Args: rest, Root: f.root}).Explain(p, steps[0])
+			r := &runner.Runner{Params: params, Args: rest, Root: f.root}
+			if r.State, err = runner.StateDir(os.Environ()); err != nil && !errors.Is(err, runner.ErrNoState) {
+				return err
+			}
+			list, err := r.Explain(p, steps[0])
 			if err != nil {
 				return refused(err)
+			}
+			state, err := r.UpToDate(p, steps[0])
+			if err != nil {
+				return refused(err)
+			}
+			if state != "" {
+				fmt.Fprintf(c.OutOrStdout(), "state: %s\n", state)
 			}
 			for i, e := range list {
 				if len(list) > 1 {

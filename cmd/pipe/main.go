@@ -36,7 +36,7 @@ func run(args []string) int {
 		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(), checkCommand(), explainCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), explainCommand(), runsCommand(), versionCommand())
 	root.SetArgs(args)
 	err := root.Execute()
 	var code exitError

@@ -29,6 +29,8 @@ type runFlags struct {
 	parallel  int
 	keepGoing bool
 	dryRun    bool
+	resumed   string
+	watch     bool
 	output    string
 }
 
@@ -63,6 +65,8 @@ line is wrong and nothing was started.`,
 	fl.StringVar(&f.root, "root", "", "a folder that every cwd and every file opened for a step must be inside of; it does not confine programs")
 	fl.IntVarP(&f.parallel, "jobs", "j", 0, "processes at once in async mode; 0 is no limit (default: the file's, or one for each CPU)")
 	fl.BoolVarP(&f.keepGoing, "keep-going", "k", false, "after a failure go on with what does not need the failed step")
+	fl.StringVar(&f.resumed, "resume", "", "go on with an earlier run, by its id or last (the last one of this folder): steps that ended well in it, and would do the same now, are not run again")
+	fl.BoolVar(&f.watch, "watch", false, "run again whenever the content of a source of a step, or the file, has changed; a run that is going on is ended first")
 	fl.BoolP("help", "h", false, "explain the command, or, after a FILE, its parameters")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would be run, and run nothing")
 	fl.StringVar(&f.output, "output", "auto", "how lines of output begin: prefix (the step's name), plain, or auto (prefix in async mode)")
@@ -165,33 +169,62 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 		return err
 	}
 	file, steps := splitFile(named)
+	var past *runner.PastRun
+	if f.resumed != "" {
+		if file, steps, args, past, err = f.resume(named, args, params); err != nil {
+			return err
+		}
+	}
 	if f.dryRun {
 		return f.printPlan(c, file, steps, params)
+	}
+	if f.watch && (file == "-" || past != nil) {
+		return errors.New("--watch reads the file again and again: it can be neither stdin nor given with --resume")
 	}
 	p, err := load(file)
 	if err != nil {
 		return err
 	}
-	r := &runner.Runner{Params: params, Args: args, KeepGoing: f.keepGoing, Steps: steps, Root: f.root}
+	r := &runner.Runner{Params: params, Args: args, KeepGoing: f.keepGoing, Steps: steps, Root: f.root, Resume: past}
+	if r.State, err = runner.StateDir(os.Environ()); err != nil && !errors.Is(err, runner.ErrNoState) {
+		return err
+	}
 	if g != nil {
 		r.Engine, r.Inherited = runner.Local{Tree: g}, g.Inherited()
 	}
 	if c.Flags().Changed("jobs") {
 		r.MaxParallel = &f.parallel
 	}
-	return f.execute(r, p, g)
+	return f.execute(r, file, p, g)
 }
 
-// execute runs the pipeline and shows what happens.
-func (f *runFlags) execute(r *runner.Runner, p *pipeline.Pipeline, g *guard.Guard) error {
+// execute runs the pipeline, once or for as long as it is watched, and shows
+// what happens.
+func (f *runFlags) execute(r *runner.Runner, file string, p *pipeline.Pipeline, g *guard.Guard) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	out, errs := newOutput(os.Stdout, "/dev/stdout"), newOutput(os.Stderr, "/dev/stderr")
-	defer forwardSignals(cancel, func() { out.limit(); errs.limit() })()
+	s := &session{f: f, g: g, cancel: cancel, out: newOutput(os.Stdout, "/dev/stdout"), errs: newOutput(os.Stderr, "/dev/stderr")}
+	defer forwardSignals(cancel, func() { s.out.limit(); s.errs.limit() })()
 	defer handOnStops(g)()
+	if f.watch {
+		return s.watch(ctx, r, file, p)
+	}
+	return s.run(ctx, r, p)
+}
+
+// session is what the runs of one call of the program share.
+type session struct {
+	f         *runFlags
+	g         *guard.Guard
+	cancel    context.CancelCauseFunc
+	out, errs *output
+}
+
+// run runs the pipeline once; when it returns, its processes are gone.
+func (s *session) run(ctx context.Context, r *runner.Runner, p *pipeline.Pipeline) error {
 	console := &report.Console{
-		Out: out, Err: errs,
-		Prefix: f.output == "prefix" || f.output == "auto" && p.Mode == pipeline.Async,
+		Out: s.out, Err: s.errs,
+		Prefix: s.f.output == "prefix" || s.f.output == "auto" && p.Mode == pipeline.Async,
 		Color:  colors(os.Stderr),
 	}
 	console.Fail = func(err error) {
@@ -200,7 +233,7 @@ func (f *runFlags) execute(r *runner.Runner, p *pipeline.Pipeline, g *guard.Guar
 		} else {
 			err = fmt.Errorf("cannot write to stdout: %w", errors.Unwrap(err))
 		}
-		cancel(err)
+		s.cancel(err)
 	}
 	r.Sink = console.Event
 	res, err := r.Run(ctx, p)
@@ -213,14 +246,19 @@ func (f *runFlags) execute(r *runner.Runner, p *pipeline.Pipeline, g *guard.Guar
 	case errors.As(err, &by):
 		fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
 		return exitError(128 + int(by.Signal))
+	case errors.Is(err, errChanged):
+		return nil
 	case err != nil:
 		return refused(err)
 	}
 	defer res.Close()
-	if g != nil {
-		if left := g.EndOrphans(longestGrace(p)); len(left) > 0 {
+	if s.g != nil {
+		if left := s.g.EndOrphans(longestGrace(p)); len(left) > 0 {
 			fmt.Fprintf(os.Stderr, "pipe: warning: processes that left their step were ended with the run: %s\n", strings.Join(left, ", "))
 		}
+	}
+	if errors.Is(res.Interrupted, errChanged) { // nobody asks how it went
+		return nil
 	}
 	console.Summary(p, res)
 	if res.ExitCode != 0 {

@@ -18,11 +18,27 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(stateful{m}, map[string]func(){
 		"pipe":   main,
 		"hold":   hold,
 		"leaver": leaver,
 	})
+}
+
+// stateful runs the tests with a state folder of their own.
+type stateful struct{ *testing.M }
+
+// Run is that of testing.M.
+func (m stateful) Run() int {
+	dir, err := os.MkdirTemp("", "pipe-state-")
+	if err == nil {
+		err = os.Setenv("PIPE_STATE_DIR", dir)
+	}
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	return m.M.Run()
 }
 
 // hold creates the file that it is told, and waits for ever: a process that is
@@ -51,6 +67,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Vars = append(e.Vars,
 				"GORACE=atexit_sleep_ms=0", // or each exit of a race build takes a second
+				"PIPE_STATE_DIR="+filepath.Join(e.WorkDir, ".state"),
 				"EVIL='\";$(touch M)`touch M`",
 			)
 			return nil

@@ -50,6 +50,10 @@ func (c *Console) Event(e runner.Event) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.say("warning: ", "33", e, e.Message)
+	case runner.EventRerun:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.say("", "33", e, "runs: "+e.Message)
 	case runner.EventRetry:
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -244,6 +248,7 @@ func (c *Console) Summary(p *pipeline.Pipeline, res *runner.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.newline()
+	c.reused(res)
 	for i := range res.Steps {
 		list := []runner.StepResult{res.Steps[i]}
 		if res.Steps[i].Each != nil {
@@ -270,6 +275,33 @@ func (c *Console) Summary(p *pipeline.Pipeline, res *runner.Result) {
 	}
 	if res.Cause != nil {
 		c.cause(p, res)
+	}
+}
+
+// reused names the steps that did not run because they had ended well before.
+func (c *Console) reused(res *runner.Result) {
+	var order []string
+	labels := map[string][]string{}
+	for i := range res.Steps {
+		list := res.Steps[i : i+1]
+		if res.Steps[i].Each != nil {
+			list = res.Steps[i].Each
+		}
+		for k := range list {
+			if why := list[k].Reused; why != "" {
+				if labels[why] == nil {
+					order = append(order, why)
+				}
+				labels[why] = append(labels[why], list[k].Label)
+			}
+		}
+	}
+	for _, why := range order {
+		what := why
+		if id, ok := strings.CutPrefix(why, "run "); ok {
+			what = "not run again, they ended well in " + id
+		}
+		fmt.Fprintf(c.Err, "pipe: %s: %s\n", what, abridged(labels[why]))
 	}
 }
 
@@ -362,12 +394,17 @@ func (c *Console) consequences(res *runner.Result) {
 }
 
 func (c *Console) names(what string, names []string) {
+	if len(names) > 0 {
+		fmt.Fprintf(c.Err, "  %s: %s\n", what, abridged(names))
+	}
+}
+
+// abridged joins names, but not all of very many.
+func abridged(names []string) string {
 	if n := len(names); n > 12 {
 		names = append(names[:12:12], fmt.Sprintf("and %d more", n-12))
 	}
-	if len(names) > 0 {
-		fmt.Fprintf(c.Err, "  %s: %s\n", what, strings.Join(names, ", "))
-	}
+	return strings.Join(names, ", ")
 }
 
 // describe is Describe with the limits that the pipeline sets.

@@ -1,0 +1,286 @@
+package main
+
+// This file holds pipe runs: the journals of earlier runs.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pipe-runner/pipe/runner"
+)
+
+func runsCommand() *cobra.Command {
+	asJSON := false
+	c := &cobra.Command{
+		Use:   "runs",
+		Short: "List the runs that are recorded, show one, remove old ones",
+		Long: `List the runs that are recorded, the latest first. The last 200 or so are kept,
+in $PIPE_STATE_DIR, or pipe in $XDG_STATE_HOME or in ~/.local/state.
+
+A run that was killed is shown as interrupted; what it had done until then is
+in its journal. pipe run --resume goes on from there.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			state, err := runner.StateDir(os.Environ())
+			if err != nil {
+				return err
+			}
+			list, err := runner.Runs(state)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(c, jsonRuns(list))
+			}
+			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "ID\tSTARTED\tTOOK\tSTATUS\tFILE")
+			for _, r := range list {
+				started := "-"
+				if !r.Start.IsZero() {
+					started = r.Start.Local().Format("2006-01-02 15:04:05")
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.ID, started, took(r), outcome(r), runFile(r))
+			}
+			return w.Flush()
+		},
+	}
+	c.PersistentFlags().BoolVar(&asJSON, "json", false, "print JSON")
+	show := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show the steps of a run; ID is an id, the beginning of one, or last (the last one of this folder)",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := openRun(args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				j := jsonRun(r)
+				for _, s := range r.Results {
+					j.Steps = append(j.Steps, jsonStep{
+						s.Label, s.Status, string(s.Reason), s.ExitCode, s.Signal, s.Command, s.Error, s.Attempts + 1, s.Start, s.Duration.Seconds(), s.Reused,
+					})
+				}
+				return printJSON(c, j)
+			}
+			return showRun(c, r)
+		},
+	}
+	keep := 0
+	prune := &cobra.Command{
+		Use:   "prune",
+		Short: "Remove the journals of runs that have ended, but for the latest",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if keep < 0 {
+				return fmt.Errorf("--keep %d: expected 0 or more", keep)
+			}
+			state, err := runner.StateDir(os.Environ())
+			if err != nil {
+				return err
+			}
+			n, err := runner.PruneRuns(state, keep)
+			fmt.Fprintf(c.OutOrStdout(), "%d removed\n", n)
+			return err
+		},
+	}
+	prune.Flags().IntVar(&keep, "keep", 0, "how many of the latest to keep")
+	c.AddCommand(show, prune)
+	return c
+}
+
+// openRun opens a run by its id, or the last one of this folder.
+func openRun(id string) (*runner.PastRun, error) {
+	state, err := runner.StateDir(os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	return runner.OpenRun(state, id, dir)
+}
+
+func showRun(c *cobra.Command, r *runner.PastRun) error {
+	out := c.OutOrStdout()
+	fmt.Fprintf(out, "run:     %s\nfile:    %s\nstarted: %s\ntook:    %s\nstatus:  %s\n", r.ID, runFile(r), r.Start.Local().Format(time.RFC3339), took(r), outcome(r))
+	if r.Problem != "" {
+		fmt.Fprintf(out, "problem: %s\n", r.Problem)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nSTEP\tSTATUS\tEXIT\tTOOK\tCOMMAND")
+	for _, s := range r.Results {
+		status := s.Status
+		switch {
+		case s.Reused != "":
+			status += " (" + s.Reused + ")"
+		case s.Reason != "" && s.Reason != runner.ReasonExit:
+			status += " (" + string(s.Reason) + ")"
+		}
+		exit, took := strconv.Itoa(s.ExitCode), s.Duration.Round(time.Millisecond).String()
+		if s.Status == runner.StatusSkipped.String() {
+			exit, took = "-", "-"
+		}
+		if s.Signal != "" {
+			exit = s.Signal
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.Label, status, exit, took, oneLine(s.Command))
+	}
+	return w.Flush()
+}
+
+// oneLine makes text fit a table: its first line, and not too much of it.
+func oneLine(s string) string {
+	first, rest, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	r := []rune(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, first))
+	if len(r) > 70 {
+		return string(r[:70]) + "…"
+	}
+	if rest != "" {
+		return string(r) + " …"
+	}
+	return string(r)
+}
+
+// runFile names the file of a run so that it can be found.
+func runFile(r *runner.PastRun) string {
+	if r.File == "" || filepath.IsAbs(r.File) || r.File == "stdin" {
+		return r.File
+	}
+	return filepath.Join(r.Dir, r.File)
+}
+
+func took(r *runner.PastRun) string {
+	if r.End.IsZero() {
+		return "-"
+	}
+	return r.End.Sub(r.Start).Round(time.Millisecond).String()
+}
+
+// outcome says in a word or two how a run went.
+func outcome(r *runner.PastRun) string {
+	switch {
+	case r.Status == runner.RunUnreadable:
+		return "unreadable: " + r.Problem
+	case r.Status == runner.RunRunning:
+		return fmt.Sprintf("running (pid %d)", r.Pid)
+	case r.Status == runner.RunInterrupted:
+		return "interrupted"
+	case r.ExitCode == 0:
+		return "success"
+	case r.Cause != "":
+		return fmt.Sprintf("failure %d (%s)", r.ExitCode, r.Cause)
+	}
+	return fmt.Sprintf("failure %d", r.ExitCode)
+}
+
+type runJSON struct {
+	ID       string              `json:"id"`
+	File     string              `json:"file"`
+	Dir      string              `json:"dir"`
+	Params   map[string][]string `json:"params,omitempty"`
+	Args     []string            `json:"args,omitempty"`
+	Status   string              `json:"status"`
+	ExitCode *int                `json:"exitCode"` // null: it has not ended
+	Cause    string              `json:"cause,omitempty"`
+	Problem  string              `json:"problem,omitempty"`
+	Pid      int                 `json:"pid,omitempty"`
+	Start    *time.Time          `json:"start"`
+	End      *time.Time          `json:"end"`
+	Steps    []jsonStep          `json:"steps,omitempty"`
+}
+
+type jsonStep struct {
+	Label    string    `json:"label"`
+	Status   string    `json:"status"`
+	Reason   string    `json:"reason,omitempty"`
+	ExitCode int       `json:"exitCode"`
+	Signal   string    `json:"signal,omitempty"`
+	Command  string    `json:"command,omitempty"`
+	Error    string    `json:"error,omitempty"`
+	Attempts int       `json:"attempts"`
+	Start    time.Time `json:"start"`
+	Seconds  float64   `json:"seconds"`
+	Reused   string    `json:"reused,omitempty"`
+}
+
+func jsonRun(r *runner.PastRun) runJSON {
+	j := runJSON{ID: r.ID, File: r.File, Dir: r.Dir, Params: r.Params, Args: r.Args, Status: string(r.Status), Cause: r.Cause, Problem: r.Problem, Pid: r.Pid}
+	if r.Status == runner.RunEnded {
+		j.ExitCode = &r.ExitCode
+	}
+	if !r.Start.IsZero() {
+		j.Start = &r.Start
+	}
+	if !r.End.IsZero() {
+		j.End = &r.End
+	}
+	return j
+}
+
+func jsonRuns(list []*runner.PastRun) []runJSON {
+	out := make([]runJSON, len(list))
+	for i, r := range list {
+		out[i] = jsonRun(r)
+	}
+	return out
+}
+
+func printJSON(c *cobra.Command, v any) error {
+	e := json.NewEncoder(c.OutOrStdout())
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// resume prepares to go on with an earlier run: its folder, file, parameters
+// and steps are those of this one, where nothing else is given.
+func (f *runFlags) resume(named, args []string, params map[string][]string) (file string, steps, rest []string, past *runner.PastRun, err error) {
+	if past, err = openRun(f.resumed); err != nil {
+		return "", nil, nil, nil, err
+	}
+	missing := func(name string) bool { _, ok := params[name]; return !ok }
+	if err := past.Resumable(missing, args == nil); err != nil {
+		return "", nil, nil, nil, err
+	}
+	file, steps, rest = past.File, past.Steps, past.Args
+	if len(named) > 0 {
+		given, more := splitFile(named)
+		abs, err := filepath.Abs(given)
+		if err != nil {
+			return "", nil, nil, nil, err
+		}
+		if was := runFile(past); abs != filepath.Clean(was) {
+			return "", nil, nil, nil, fmt.Errorf("run %s was of %s, not of %s", past.ID, was, given)
+		}
+		if len(more) > 0 {
+			steps = more
+		}
+	}
+	if args != nil {
+		rest = args
+	}
+	for name, words := range past.Params {
+		if missing(name) {
+			params[name] = words
+		}
+	}
+	if err := os.Chdir(past.Dir); err != nil {
+		return "", nil, nil, nil, fmt.Errorf("run %s was in %s: %w", past.ID, past.Dir, errors.Unwrap(err))
+	}
+	return file, steps, rest, past, nil
+}

@@ -1,0 +1,424 @@
+package runner
+
+// This file holds the journal of a run: a file that grows by a line for each
+// step that ended, so that whatever ends the run, what is in it is true.
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// journalVersion is that of the format. A journal of another one is not read.
+const journalVersion = 1
+
+// journalLine is one line of a journal: one of the three.
+type journalLine struct {
+	Run  *journalHeader `json:"run,omitempty"`
+	Step *record        `json:"step,omitempty"`
+	End  *journalEnd    `json:"end,omitempty"`
+}
+
+type journalHeader struct {
+	Version int                 `json:"version"`
+	ID      string              `json:"id"`
+	File    string              `json:"file"` // as given
+	Name    string              `json:"name,omitempty"`
+	Dir     string              `json:"dir"` // the caller's
+	Params  map[string][]string `json:"params,omitempty"`
+	Args    []string            `json:"args,omitempty"`
+	Steps   []string            `json:"steps,omitempty"` // those that were named
+	// What held a secret, and is not as it was.
+	SecretParams []string          `json:"secretParams,omitempty"`
+	SecretArgs   bool              `json:"secretArgs,omitempty"`
+	Pid          int               `json:"pid"`
+	Start        time.Time         `json:"start"`
+	Environ      map[string]string `json:"environ,omitempty"` // digests
+}
+
+type journalEnd struct {
+	ExitCode int       `json:"exitCode"`
+	Cause    string    `json:"cause,omitempty"` // the step that failed first
+	Error    string    `json:"error,omitempty"`
+	End      time.Time `json:"end"`
+}
+
+// journal is one that is being written.
+type journal struct {
+	id      string
+	mu      sync.Mutex
+	f       *os.File // locked as long as the run goes on
+	err     error    // the first one; nothing is written after it
+	once    sync.Once
+	digests map[string]string
+}
+
+// environ returns the digests of what steps inherit.
+func (j *journal) environ(r *run) map[string]string {
+	j.once.Do(func() { j.digests = environDigests(r.memory.hash, r.public) })
+	return j.digests
+}
+
+// append writes one line, in one write.
+func (j *journal) append(l *journalLine) error {
+	line, err := seal(l)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err != nil {
+		return j.err
+	}
+	if err == nil {
+		_, err = j.f.Write(line)
+	}
+	j.err = err
+	return err
+}
+
+// remembering prepares what a run remembers. Without a folder that is nothing.
+func (r *run) remembering(from *Runner) error {
+	if from.parent != nil {
+		m := from.parent.memory
+		if m == nil {
+			return nil
+		}
+		sub := &memory{state: m.state, steps: m.steps, hash: m.hash, journal: m.journal, previous: m.previous, prefix: m.prefix + from.label + "/", ranFirst: from.after}
+		sub.readers = r.p.ReadSteps()
+		r.memory = sub
+		return nil
+	}
+	if from.State == "" {
+		if from.Resume != nil {
+			return errors.New("a run that is to be resumed needs the folder of its state")
+		}
+		return nil
+	}
+	h, err := newHasher(from.State)
+	if err != nil {
+		return err
+	}
+	r.memory = &memory{state: from.State, hash: h, previous: from.Resume, readers: r.p.ReadSteps()}
+	r.memory.steps, err = stateSub(from.State, "steps")
+	return err
+}
+
+// begin starts the journal of a run.
+func (r *run) begin(from *Runner) error {
+	m := r.memory
+	dir, err := stateSub(m.state, "runs")
+	if err != nil {
+		return err
+	}
+	id := r.base.Pipeline["runId"].(string) //nolint:forcetypeassert // vars put it there
+	f, err := openPrivate(filepath.Join(dir, id), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND)
+	if err != nil {
+		return err
+	}
+	if held, err := tryLock(f); err != nil || !held {
+		_ = f.Close()
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	m.journal = &journal{id: id, f: f}
+	h := &journalHeader{
+		Version: journalVersion, ID: id, File: r.p.File, Name: r.p.Name, Dir: r.dir, Params: map[string][]string{}, Steps: from.Steps,
+		Pid: os.Getpid(), Start: time.Now(), Environ: m.journal.environ(r),
+	}
+	clean := func(words []string) (out []string, secret bool) {
+		out = make([]string, len(words))
+		for i, w := range words {
+			out[i] = r.redactor.String(w)
+			secret = secret || out[i] != w
+		}
+		return out, secret
+	}
+	for name, words := range from.Params {
+		var secret bool
+		if h.Params[name], secret = clean(words); secret {
+			h.SecretParams = append(h.SecretParams, name)
+		}
+	}
+	if from.Args != nil {
+		h.Args, h.SecretArgs = clean(from.Args)
+	}
+	return m.journal.append(&journalLine{Run: h})
+}
+
+// end ends the journal of a run.
+func (j *journal) end(r *run, res *Result) error {
+	defer j.f.Close()
+	e := &journalEnd{ExitCode: res.ExitCode, End: time.Now()}
+	if res.Cause != nil {
+		e.Cause = res.Cause.Label
+	}
+	if res.Interrupted != nil {
+		e.Error = r.masked(res.Interrupted).Error()
+	}
+	return j.append(&journalLine{End: e})
+}
+
+// PastRun is a run as its journal tells it.
+type PastRun struct {
+	ID      string
+	File    string // as it was given
+	Name    string
+	Dir     string // the caller's
+	Params  map[string][]string
+	Args    []string
+	Steps   []string // that were named; nil: all
+	Pid     int
+	Start   time.Time
+	End     time.Time // zero where Status is not RunEnded
+	Status  RunStatus
+	Cause   string // the step that failed first
+	Problem string // what is wrong with the journal, or with using it; "" nothing
+	// ExitCode is that of the run, where it has ended.
+	ExitCode int
+	Results  []PastStep // of [OpenRun], in the order in which they ended
+
+	header  *journalHeader
+	records map[string]*record
+}
+
+// PastStep is a step of a [PastRun].
+type PastStep struct {
+	Label    string
+	Status   string
+	Reason   Reason
+	ExitCode int
+	Signal   string
+	Command  string
+	Error    string
+	Attempts int // before the last one
+	Start    time.Time
+	Duration time.Duration
+	Reused   string // as in [StepResult]
+}
+
+// RunStatus says what became of a run.
+type RunStatus string
+
+// The states of a run.
+const (
+	RunRunning     RunStatus = "running"
+	RunEnded       RunStatus = "ended"
+	RunInterrupted RunStatus = "interrupted" // it was killed, or the machine was
+	RunUnreadable  RunStatus = "unreadable"  // see PastRun.Problem
+)
+
+var runID = regexp.MustCompile(`^[0-9]{8}-[0-9]{6}\.[0-9]{3}-[0-9a-f]{6}$`)
+
+// runIDs returns the ids of all runs, the latest first.
+func runIDs(state string) ([]string, error) {
+	dir, err := stateSub(state, "runs")
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if runID.MatchString(e.Name()) {
+			out = append(out, e.Name())
+		}
+	}
+	slices.Sort(out)
+	slices.Reverse(out)
+	return out, nil
+}
+
+// Runs returns the runs that are recorded in a state folder, without their
+// steps, the latest first.
+func Runs(state string) ([]*PastRun, error) {
+	ids, err := runIDs(state)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*PastRun, len(ids))
+	for i, id := range ids {
+		out[i] = readRun(state, id, false)
+	}
+	return out, nil
+}
+
+// OpenRun returns the run with an id, or the beginning of one, or the "last"
+// one that was started in dir (anywhere, if dir is "").
+func OpenRun(state, id, dir string) (*PastRun, error) {
+	ids, err := runIDs(state)
+	if err != nil {
+		return nil, err
+	}
+	if id == "last" {
+		for _, known := range ids {
+			if p := readRun(state, known, false); dir == "" || p.Dir == dir {
+				return readRun(state, known, true), nil
+			}
+		}
+		return nil, fmt.Errorf("no run of %s is recorded; pipe runs lists those of other folders", dir)
+	}
+	var found []string
+	for _, known := range ids {
+		if strings.HasPrefix(known, id) && id != "" {
+			found = append(found, known)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, fmt.Errorf("no run %q is recorded; pipe runs lists them", id)
+	case 1:
+		return readRun(state, found[0], true), nil
+	}
+	return nil, fmt.Errorf("%d runs begin with %q; give more of the id", len(found), id)
+}
+
+// PruneRuns removes the journals of all but the latest runs, and of none that
+// goes on; it returns how many it removed.
+func PruneRuns(state string, keep int) (int, error) {
+	ids, err := runIDs(state)
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	for _, id := range ids[min(keep, len(ids)):] {
+		path := filepath.Join(state, "runs", id)
+		f, err := openState(path)
+		if err == nil {
+			held, lerr := tryLock(f)
+			if lerr == nil && held {
+				err = os.Remove(path)
+				count++
+			}
+			_ = f.Close()
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return count, err
+		}
+	}
+	return count, nil
+}
+
+// keptRuns is how many journals are kept without being asked to; the rest goes
+// once there are many more.
+const keptRuns = 200
+
+func pruneOld(state string) {
+	if ids, err := runIDs(state); err == nil && len(ids) > keptRuns+keptRuns/4 {
+		_, _ = PruneRuns(state, keptRuns) // it is tried again after the next run
+	}
+}
+
+// readRun reads a journal: all of it, or its first line and its last.
+func readRun(state, id string, whole bool) *PastRun {
+	p := &PastRun{ID: id, Status: RunUnreadable, records: map[string]*record{}}
+	f, err := openState(filepath.Join(state, "runs", id))
+	if err != nil {
+		p.Problem = cause(err).Error()
+		return p
+	}
+	defer f.Close()
+	held, _ := tryLock(f)
+	in := bufio.NewReaderSize(f, 64<<10)
+	line, err := in.ReadBytes('\n')
+	var first journalLine
+	switch {
+	case err != nil:
+		p.Problem = "the journal ends in its first line"
+		return p
+	case unseal(line, &first) != nil || first.Run == nil || first.Run.ID != id:
+		p.Problem = "the journal's first line " + errTorn.Error()[len("it "):]
+		return p
+	case first.Run.Version != journalVersion:
+		p.Problem = fmt.Sprintf("the journal is of format %d, and this program reads %d", first.Run.Version, journalVersion)
+		return p
+	}
+	h := first.Run
+	p.header = h
+	p.File, p.Name, p.Dir, p.Params, p.Args, p.Steps, p.Pid, p.Start = h.File, h.Name, h.Dir, h.Params, h.Args, h.Steps, h.Pid, h.Start
+	if p.Status = RunInterrupted; !held {
+		p.Status = RunRunning
+	}
+	if !whole {
+		p.readEnd(f)
+		return p
+	}
+	for n := 2; ; n++ {
+		line, err := in.ReadBytes('\n')
+		if err != nil { // what is torn at the end has not happened
+			return p
+		}
+		var l journalLine
+		if err := unseal(line, &l); err != nil {
+			p.Problem = fmt.Sprintf("line %d of the journal is torn or was changed; nothing is believed from there on", n)
+			return p
+		}
+		switch {
+		case l.Step != nil:
+			p.add(l.Step)
+		case l.End != nil:
+			p.ended(l.End)
+		}
+	}
+}
+
+func (p *PastRun) add(rec *record) {
+	p.records[rec.Label] = rec
+	p.Results = append(p.Results, PastStep{
+		rec.Label, rec.Status, rec.Reason, rec.ExitCode, rec.Signal, rec.Command, rec.Error, rec.Attempts, rec.Start, rec.Duration, rec.Reused,
+	})
+}
+
+func (p *PastRun) ended(e *journalEnd) {
+	p.Status, p.ExitCode, p.Cause, p.End = RunEnded, e.ExitCode, e.Cause, e.End
+}
+
+// readEnd reads the last line.
+func (p *PastRun) readEnd(f *os.File) {
+	const most = 16 << 10
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return
+	}
+	tail := make([]byte, min(size, most))
+	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil {
+		return
+	}
+	line, ok := bytes.CutSuffix(tail, []byte("\n"))
+	if !ok {
+		return
+	}
+	var l journalLine
+	if unseal(line[bytes.LastIndexByte(line, '\n')+1:], &l) == nil && l.End != nil {
+		p.ended(l.End)
+	}
+}
+
+// Resumable says why a run cannot be resumed, or nil. A parameter that held a
+// secret was not stored: it must be given again, and so must args; the
+// arguments say which of them are missing.
+func (p *PastRun) Resumable(param func(name string) bool, args bool) error {
+	switch {
+	case p.Status == RunRunning:
+		return fmt.Errorf("run %s is still going on (pid %d)", p.ID, p.Pid)
+	case p.Problem != "":
+		return fmt.Errorf("run %s: %s", p.ID, p.Problem)
+	case p.File == "" || p.File == "stdin":
+		return fmt.Errorf("run %s was not of a file, and cannot be resumed", p.ID)
+	case p.header.SecretArgs && args:
+		return fmt.Errorf("run %s: what followed -- held a secret, which is not stored; give it again", p.ID)
+	}
+	for _, name := range p.header.SecretParams {
+		if param(name) {
+			return fmt.Errorf("run %s: parameter %s held a secret, which is not stored; give it again, as -p %s=…", p.ID, name, name)
+		}
+	}
+	return nil
+}

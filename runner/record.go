@@ -1,0 +1,548 @@
+package runner
+
+// This file holds what is remembered of a step that ended: what it depended on,
+// so that one that would do the same again need not run.
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/safety"
+)
+
+// part is one of the things that a step depends on, by its digest.
+type part struct {
+	Name string `json:"n"`
+	Sum  string `json:"s"`
+}
+
+// record is what is remembered of one execution.
+type record struct {
+	Label    string        `json:"label"`
+	Status   string        `json:"status"`
+	Reason   Reason        `json:"reason,omitempty"`
+	ExitCode int           `json:"exitCode"`
+	Signal   string        `json:"signal,omitempty"`
+	Command  string        `json:"command,omitempty"`
+	Error    string        `json:"error,omitempty"`
+	Attempts int           `json:"attempts,omitempty"` // those before the last one
+	Start    time.Time     `json:"start"`
+	Duration time.Duration `json:"duration"` // ns
+	Reused   string        `json:"reused,omitempty"`
+
+	Run      string      `json:"run,omitempty"` // id of the run in which it ran
+	Parts    []part      `json:"parts,omitempty"`
+	Inherits bool        `json:"inherits,omitempty"` // the whole environment
+	Own      []string    `json:"own,omitempty"`      // variables that it sets itself, where it inherits
+	Sources  []fileState `json:"sources,omitempty"`
+	Made     []fileState `json:"made,omitempty"`
+
+	// What expressions read of it.
+	Stages  []stageRecord  `json:"stages,omitempty"`
+	Stdout  []byte         `json:"stdout,omitempty"`
+	Stderr  []byte         `json:"stderr,omitempty"`
+	Outputs map[string]any `json:"outputs,omitempty"`
+	Lost    string         `json:"lost,omitempty"` // why its output is not here
+}
+
+type stageRecord struct {
+	Code   int    `json:"code"`
+	Signal string `json:"signal,omitempty"`
+}
+
+// memory is what a run remembers of others, and leaves to others.
+type memory struct {
+	state    string
+	steps    string // folder of the records of steps with sources
+	hash     *hasher
+	journal  *journal
+	previous *PastRun
+	prefix   string // of the labels of a nested pipeline
+	ranFirst string // the step that ran before everything of a nested pipeline
+	readers  map[string]bool
+	files    sync.Map // fileID to digest: of files that were read in this run
+	warned   sync.Once
+}
+
+// fingerprint is what an execution depends on.
+type fingerprint struct {
+	parts    []part
+	inherits bool
+	own      []string
+	sources  []fileState
+	dir      string
+	missing  []string // patterns of sources that match nothing
+}
+
+// volatile are variables of a session, on which no program's result depends
+// but by intent.
+var volatile = []string{
+	"_", "SHLVL", "PWD", "OLDPWD", "TERM", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID", "COLUMNS", "LINES", "WINDOWID",
+	"TMUX", "TMUX_PANE", "STY", "GPG_TTY", "SSH_TTY", "SSH_CLIENT", "SSH_CONNECTION", "SSH_AUTH_SOCK", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY",
+	"XDG_SESSION_ID", "DBUS_SESSION_BUS_ADDRESS", "INVOCATION_ID", "JOURNAL_STREAM", "PS1", "HISTFILE", "PIPE_STATE_DIR",
+}
+
+// environDigests returns the digests of the variables that steps inherit.
+func environDigests(h *hasher, environ []string) map[string]string {
+	out := map[string]string{}
+	for _, kv := range environ {
+		if name, value, ok := strings.Cut(kv, "="); ok && !slices.Contains(volatile, name) {
+			out[name] = h.digest(value)
+		}
+	}
+	return out
+}
+
+// depends collects what the step depends on. Its stages are bound.
+func (ex *execution) depends() (*fingerprint, error) {
+	h := ex.r.memory.hash
+	f := &fingerprint{}
+	add := func(name string, words ...string) { f.parts = append(f.parts, part{name, h.digest(words...)}) }
+	own := map[string]bool{}
+	if inc := ex.step.Run; inc != nil {
+		b := ex.bounds[0]
+		source, ok := inc.Pipeline.Source()
+		if !ok {
+			source = strconv.FormatInt(time.Now().UnixNano(), 10) // built in Go: it is never known to be the same
+		}
+		add("the file "+inc.Path, source)
+		vars := ex.vars
+		for _, w := range inc.With {
+			words, err := w.Value.EvalArgs(&vars)
+			if err != nil {
+				return nil, fmt.Errorf("with %s: %w", w.Name, err)
+			}
+			add("with "+w.Name, words...)
+		}
+		ex.dependsOn(f, b, "", own)
+	} else {
+		for i, b := range ex.bounds {
+			prefix := ""
+			if len(ex.bounds) > 1 {
+				prefix = fmt.Sprintf("of stage %d, ", i+1)
+			}
+			b.commandParts(prefix, add)
+			ex.dependsOn(f, b, prefix, own)
+		}
+		for i, path := range ex.teeFiles {
+			add(fmt.Sprintf("file %d of a tee", i+1), path)
+		}
+	}
+	f.own = slices.Sorted(maps.Keys(own))
+	f.dir = ex.bounds[0].dir
+	var err error
+	f.sources, f.missing, err = ex.match(ex.step.Sources, f.dir, ex.previousFiles())
+	return f, err
+}
+
+// dependsOn adds the working directory and the variables that the file sets.
+func (ex *execution) dependsOn(f *fingerprint, b *bound, prefix string, own map[string]bool) {
+	h := ex.r.memory.hash
+	f.parts = append(f.parts, part{prefix + "cwd", h.digest(b.dir)})
+	f.inherits = f.inherits || b.inherits
+	for _, kv := range b.env {
+		name, value, _ := strings.Cut(kv, "=")
+		if !b.inherits || slices.Contains(b.declared, name) {
+			f.parts = append(f.parts, part{prefix + "variable " + name, h.digest(value)})
+			own[name] = true
+		}
+	}
+}
+
+// commandParts adds what a stage runs.
+func (b *bound) commandParts(prefix string, add func(string, ...string)) {
+	st := b.stage
+	if st.UsesShell() {
+		add(prefix+"the shell text", st.Text)
+		words := []string{b.text}
+		for _, v := range b.vars {
+			words = append(words, v.Name, v.Value)
+		}
+		add(prefix+"a value in the shell text", words...)
+		add(prefix+"the shell", append([]string{b.opts.Shell}, b.opts.Set...)...)
+	} else {
+		add(prefix+"the program", b.program)
+		for i, a := range b.args {
+			add(prefix+"argument "+strconv.Itoa(i), a)
+		}
+	}
+	if !st.Input.IsZero() {
+		add(prefix+"input", b.input)
+	}
+	for i, io := range append([]pipeline.Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...) {
+		if io.Kind == pipeline.StdioDefault {
+			continue
+		}
+		path := ""
+		switch {
+		case i < 3:
+			path = b.files[i]
+		case i-3 < len(b.extra):
+			path = b.extra[i-3]
+		}
+		add(prefix+"descriptor "+strconv.Itoa(i), strconv.Itoa(int(io.Kind)), path, strconv.FormatBool(io.Append), strconv.Itoa(io.FD))
+	}
+	for name, id := range map[string]*uint32{"uid": b.opts.UID, "gid": b.opts.GID} {
+		if id != nil {
+			add(prefix+name, strconv.FormatUint(uint64(*id), 10))
+		}
+	}
+}
+
+// changes says what differs, in a few words; "" if nothing does.
+func changes(before, now []part, old, files []fileState) string {
+	var out []string
+	seen := map[string]string{}
+	for _, p := range before {
+		seen[p.Name] = p.Sum
+	}
+	for _, p := range now {
+		sum, ok := seen[p.Name]
+		switch delete(seen, p.Name); {
+		case !ok:
+			out = append(out, p.Name+" is new")
+		case sum != p.Sum:
+			out = append(out, p.Name+" changed")
+		}
+	}
+	for _, p := range before {
+		if _, ok := seen[p.Name]; ok {
+			out = append(out, p.Name+" is gone")
+		}
+	}
+	out = append(out, fileChanges(old, files)...)
+	return few(out)
+}
+
+// few joins words, but not more than three.
+func few(words []string) string {
+	if len(words) > 3 {
+		return fmt.Sprintf("%s and %d more", strings.Join(words[:3], ", "), len(words)-3)
+	}
+	return strings.Join(words, ", ")
+}
+
+// recordPath returns where the record of a step with sources is.
+func (ex *execution) recordPath() string {
+	m := ex.r.memory
+	file := ex.r.p.File
+	if file != "" {
+		if abs, err := filepath.Abs(file); err == nil {
+			file = abs
+		}
+	}
+	return filepath.Join(m.steps, m.hash.digest(file, ex.r.p.Name, ex.r.dir, m.prefix+ex.u.label))
+}
+
+// remembers reports whether the step has sources or generates.
+func remembers(s *pipeline.Step) bool { return s.Sources != nil || s.Generates != nil }
+
+// loadRecord returns the record of a step with sources, or nil.
+func (ex *execution) loadRecord() *record {
+	if !remembers(ex.step) || ex.r.memory.steps == "" {
+		return nil
+	}
+	data, err := readState(ex.recordPath())
+	rec := &record{}
+	if err != nil || unseal(data, rec) != nil {
+		return nil // as if there had been none: it runs
+	}
+	return rec
+}
+
+func (ex *execution) previousFiles() []fileState {
+	if ex.last == nil {
+		return nil
+	}
+	return ex.last.Sources
+}
+
+// reuse takes over what an earlier execution came to, if this one would come to
+// the same. Otherwise it says why not, where there is something to say.
+func (ex *execution) reuse() (bool, error) {
+	m := ex.r.memory
+	ex.last = ex.loadRecord()
+	f, err := ex.depends()
+	if err != nil {
+		return false, err
+	}
+	ex.finger = f
+	if ex.u.res.Attempts != nil { // it has been decided on
+		return false, nil
+	}
+	if remembers(ex.step) {
+		return ex.upToDate(f)
+	}
+	if m.previous == nil {
+		return false, nil
+	}
+	rec := m.previous.records[m.prefix+ex.u.label]
+	why := ex.resumes(rec, f)
+	if why != "" {
+		ex.emit(Event{Type: EventRerun, Message: ex.r.redactor.String(why)})
+		return false, nil
+	}
+	ex.take(rec, "run "+m.previous.ID)
+	return true, nil
+}
+
+// upToDate decides on a step with sources or generates.
+func (ex *execution) upToDate(f *fingerprint) (bool, error) {
+	if ex.r.memory.steps == "" {
+		return false, nil
+	}
+	why, made, err := ex.stale(ex.last, f)
+	if err != nil {
+		return false, err
+	}
+	if why == "" {
+		if sureNow(ex.last.Sources, f.sources) || sureNow(ex.last.Made, made) {
+			rec := *ex.last
+			rec.Sources, rec.Made = f.sources, made
+			ex.store(&rec)
+		}
+		ex.take(ex.last, "up to date")
+		return true, nil
+	}
+	if ex.last != nil {
+		ex.emit(Event{Type: EventRerun, Message: ex.r.redactor.String(why)})
+		_ = removeFile(ex.recordPath()) // what it did is no longer all there is
+	}
+	return false, nil
+}
+
+// stale says why a step with sources runs, or "". It returns what the step
+// generates.
+func (ex *execution) stale(rec *record, f *fingerprint) (why string, made []fileState, err error) {
+	if rec == nil {
+		return "it has not ended well before, as far as is known", nil, nil
+	}
+	if why = changes(rec.Parts, f.parts, rec.Sources, f.sources); why != "" {
+		return why, nil, nil
+	}
+	if made, _, err = ex.match(ex.step.Generates, f.dir, rec.Made); err != nil {
+		return "", nil, err
+	}
+	if words := fileChanges(rec.Made, made); len(words) > 0 {
+		return few(words), made, nil
+	}
+	return ex.unread(rec), made, nil
+}
+
+// unread says why the record has not what expressions read of the step, or "".
+func (ex *execution) unread(rec *record) string {
+	if rec.Lost != "" && ex.r.memory.readers[ex.step.Name] {
+		return rec.Lost
+	}
+	return ""
+}
+
+// resumes says why a step of a resumed run is run again, or "".
+func (ex *execution) resumes(rec *record, f *fingerprint) string {
+	m := ex.r.memory
+	switch {
+	case rec == nil:
+		return "it had not run"
+	case rec.Status == StatusFailure.String() && rec.Signal != "":
+		return "it failed by " + rec.Signal
+	case rec.Status == StatusFailure.String() && rec.Reason == ReasonExit:
+		return fmt.Sprintf("it failed with exit code %d", rec.ExitCode)
+	case rec.Status == StatusFailure.String():
+		return fmt.Sprintf("it failed (%s)", rec.Reason)
+	case rec.Status != StatusSuccess.String():
+		return "it was " + rec.Status
+	case ex.step.If.RunsAfterFailure():
+		return "it cleans up, in every run"
+	}
+	if why := changes(rec.Parts, f.parts, nil, nil); why != "" {
+		return why
+	}
+	if f.inherits {
+		var names []string
+		now := m.journal.environ(ex.r)
+		for name, sum := range m.previous.header.Environ {
+			if now[name] != sum && !slices.Contains(f.own, name) {
+				names = append(names, name)
+			}
+		}
+		for name := range now {
+			if _, ok := m.previous.header.Environ[name]; !ok && !slices.Contains(f.own, name) {
+				names = append(names, name)
+			}
+		}
+		if len(names) > 0 {
+			slices.Sort(names)
+			return "the environment changed: " + few(names)
+		}
+	}
+	if ex.after != "" {
+		return "it comes after " + ex.after + ", which ran again"
+	}
+	return ex.unread(rec)
+}
+
+// take makes an earlier end that of this execution.
+func (ex *execution) take(rec *record, reused string) {
+	res := &ex.result
+	res.Reused, res.ExitCode, res.Command = reused, rec.ExitCode, rec.Command
+	for _, st := range rec.Stages {
+		sig, _ := pipeline.ParseSignal(st.Signal)
+		res.Stages = append(res.Stages, StageResult{Exit: Status{Code: st.Code, Signal: sig}})
+	}
+	if n := len(res.Stages); n > 0 && ex.step.Run == nil {
+		last := &res.Stages[n-1]
+		last.stdout, last.stderr = recalled(rec.Stdout), recalled(rec.Stderr)
+	}
+	if rec.Outputs != nil {
+		res.Sub = &Result{raw: plainNumbers(rec.Outputs).(map[string]any)} //nolint:forcetypeassert // a map stays one
+		res.Sub.Outputs, _ = ex.r.maskValue(res.Sub.raw).(map[string]any)
+	}
+	ex.taken = rec
+}
+
+func recalled(b []byte) *buffer { return &buffer{mem: b, size: int64(len(b))} }
+
+// plainNumbers undoes what JSON does to numbers: whole ones are ints again.
+func plainNumbers(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if n, err := strconv.Atoi(v.String()); err == nil {
+			return n
+		}
+		f, _ := v.Float64()
+		return f
+	case []any:
+		for i := range v {
+			v[i] = plainNumbers(v[i])
+		}
+		return v
+	case map[string]any:
+		for k := range v {
+			v[k] = plainNumbers(v[k])
+		}
+		return v
+	}
+	return v
+}
+
+// remember writes down how the execution ended, where somebody will ask. It is
+// called by the goroutine of loop, with the result as it came out.
+func (r *run) remember(ex *execution, res *StepResult) {
+	m := r.memory
+	if m == nil {
+		return
+	}
+	rec := r.newRecord(ex, res)
+	if m.journal != nil {
+		if err := m.journal.append(&journalLine{Step: rec}); err != nil {
+			m.warned.Do(func() { r.warn(-1, fmt.Sprintf("the journal of the run is incomplete: %v", cause(err))) })
+		}
+	}
+}
+
+// newRecord returns the record of an execution.
+func (r *run) newRecord(ex *execution, res *StepResult) *record {
+	m := r.memory
+	rec := &record{
+		Label: m.prefix + res.Label, Status: res.Status.String(), Reason: res.Reason, ExitCode: res.ExitCode, Signal: res.Signal,
+		Command: res.Command, Attempts: len(res.Attempts), Start: res.Start.Round(0), Duration: res.Duration(), Reused: res.Reused,
+	}
+	if m.journal != nil {
+		rec.Run = m.journal.id
+	}
+	if res.Err != nil {
+		rec.Error = res.Err.Error()
+	}
+	if ex == nil || res.Status != StatusSuccess {
+		return rec
+	}
+	if f := ex.finger; f != nil {
+		rec.Parts, rec.Inherits, rec.Own, rec.Sources = f.parts, f.inherits, f.own, f.sources
+	}
+	for i := range res.Stages {
+		st := &res.Stages[i]
+		rec.Stages = append(rec.Stages, stageRecord{st.Exit.Code, pipeline.SignalName(st.Exit.Signal)})
+	}
+	if ex.taken != nil {
+		t := ex.taken
+		rec.Run, rec.Stdout, rec.Stderr, rec.Outputs, rec.Lost = t.Run, t.Stdout, t.Stderr, t.Outputs, t.Lost
+	} else if m.readers[ex.step.Name] {
+		rec.keep(res, r.redactor)
+	} else {
+		rec.Lost = "its output was not kept, and is now read"
+	}
+	return rec
+}
+
+// keep stores what expressions may read of a result.
+func (rec *record) keep(res *StepResult, redactor *safety.Redactor) {
+	clean := func(b []byte, err error) []byte {
+		switch {
+		case err != nil:
+			rec.Lost = "its output could not be kept: " + err.Error()
+		case len(b) > pipeline.MaxStepOutput:
+			rec.Lost = "its output was too large to be kept"
+		case redactor.String(string(b)) != string(b):
+			rec.Lost = "a secret is in its output, which is not stored"
+		default:
+			return b
+		}
+		return nil
+	}
+	if res.Sub != nil && res.Sub.raw != nil {
+		text, err := json.Marshal(res.Sub.raw)
+		clean(text, err)
+		if rec.Lost == "" {
+			rec.Outputs = res.Sub.raw
+		}
+	}
+	if n := len(res.Stages); n > 0 {
+		last := &res.Stages[n-1]
+		rec.Stdout = clean(last.stdout.bytes(pipeline.MaxStepOutput + 1))
+		rec.Stderr = clean(last.stderr.bytes(pipeline.MaxStepOutput + 1))
+	}
+}
+
+// keepSources stores the record of a step with sources that ended well.
+func (ex *execution) keepSources() {
+	m := ex.r.memory
+	if m == nil || m.steps == "" || ex.finger == nil || ex.taken != nil || ex.stopped || !remembers(ex.step) || ex.result.Status != StatusSuccess {
+		return
+	}
+	for _, pattern := range ex.finger.missing {
+		ex.warn(fmt.Sprintf("sources: %s matches no file", pattern))
+	}
+	made, missing, err := ex.match(ex.step.Generates, ex.finger.dir, nil)
+	if err != nil {
+		ex.warn("generates: " + err.Error())
+		return
+	}
+	if len(missing) > 0 {
+		ex.warn(fmt.Sprintf("generates: the step has not written %s, so it will run again", few(missing)))
+		return
+	}
+	res := ex.result
+	res.Label, res.Start, res.End = ex.u.label, ex.u.res.Start, time.Now()
+	rec := ex.r.newRecord(ex, &res)
+	rec.Made = made
+	rec.Command = ex.r.redactor.String(rec.Command)
+	ex.store(rec)
+}
+
+func (ex *execution) store(rec *record) {
+	data, err := seal(rec)
+	if err == nil {
+		err = replaceFile(ex.recordPath(), data)
+	}
+	if err != nil {
+		ex.r.memory.warned.Do(func() { ex.warn(fmt.Sprintf("cannot remember that the step is up to date: %v", cause(err))) })
+	}
+}
