@@ -45,7 +45,7 @@ func (r *Runner) UpToDate(p *pipeline.Pipeline, step string) (string, error) {
 		return "it runs: there is no folder where it would be remembered", nil
 	}
 	if err := run.remembering(r); err != nil {
-		return "", err
+		return "it runs: nothing is remembered: " + err.Error(), nil //nolint:nilerr // it is what there is to say
 	}
 	if err := ex.bindAll(); err != nil {
 		return "", run.masked(err)

@@ -101,6 +101,48 @@ func BenchmarkForEach(b *testing.B) {
 	beside(b, 3, []string{release(b), "run", f}, []string{"sh", "-c", "seq 1 10000 | xargs -n1 -P2 /bin/true"})
 }
 
+// BenchmarkUnchanged: a run where nothing changed, over 1,000 steps and 10,000
+// files, beside make.
+func BenchmarkUnchanged(b *testing.B) {
+	if _, err := exec.LookPath("make"); err != nil {
+		b.Skip("make is not installed")
+	}
+	dir := b.TempDir()
+	var steps, all, rules strings.Builder
+	for i := range 1000 {
+		if err := os.MkdirAll(filepath.Join(dir, "src", fmt.Sprint(i)), 0o700); err != nil {
+			b.Fatal(err)
+		}
+		fmt.Fprintf(&steps, "  - {name: s%d, sources: [src/%d/*], generates: [out/%d], spawn: [cp, src/%d/f0, out/%d]}\n", i, i, i, i, i)
+		fmt.Fprintf(&all, " out/%d", i)
+		fmt.Fprintf(&rules, "out/%d:", i)
+		for k := range 10 {
+			name := fmt.Sprintf("src/%d/f%d", i, k)
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.Repeat(name+"\n", 50)), 0o600); err != nil {
+				b.Fatal(err)
+			}
+			rules.WriteString(" " + name)
+		}
+		fmt.Fprintf(&rules, "\n\tcp src/%d/f0 out/%d\n", i, i)
+	}
+	for name, text := range map[string]string{"pipe.yaml": "mode: async\nsteps:\n" + steps.String(), "Makefile": "all:" + all.String() + "\n" + rules.String()} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "out"), 0o700); err != nil {
+		b.Fatal(err)
+	}
+	pipe, make := []string{release(b), "run", "-C", dir}, []string{"make", "-s", "-C", dir}
+	once(b, pipe[0], pipe[1:]...)
+	b.Run("fresh", func(b *testing.B) { beside(b, 5, pipe, make) }) // all files are read
+	b.Run("settled", func(b *testing.B) {
+		time.Sleep(time.Minute) // from then on the times of the files tell
+		once(b, pipe[0], pipe[1:]...)
+		beside(b, 5, pipe, make)
+	})
+}
+
 // BenchmarkCheck reports time and memory for a step, which must not grow with
 // their number.
 func BenchmarkCheck(b *testing.B) {

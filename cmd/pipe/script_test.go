@@ -37,7 +37,7 @@ func (m stateful) Run() int {
 	if err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	return m.M.Run()
 }
 
@@ -67,7 +67,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Vars = append(e.Vars,
 				"GORACE=atexit_sleep_ms=0", // or each exit of a race build takes a second
-				"PIPE_STATE_DIR="+filepath.Join(e.WorkDir, ".state"),
+				"PIPE_STATE_DIR="+e.WorkDir+"-state",
 				"EVIL='\";$(touch M)`touch M`",
 			)
 			return nil

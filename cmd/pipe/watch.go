@@ -179,7 +179,10 @@ func (w *watcher) wait(ctx context.Context, p *pipeline.Pipeline) []string {
 				delete(w.dirs, e.Name) // a folder that came back is another one
 			}
 			settle = time.After(quiet)
-		case <-w.notify.Errors: // events were lost
+		case _, ok := <-w.notify.Errors: // events were lost
+			if !ok {
+				return nil
+			}
 			settle = time.After(quiet)
 		case <-settle:
 			settle = nil

@@ -112,7 +112,7 @@ steps:
 	w.write("src/deep/er/b", "three\n")
 	w.expect("src/deep/er/b changed")
 	w.expect("watching 2 files")
-	w.write("w.yaml", "steps: [{nmae: x}]\n")
+	w.write("w.yaml", "steps: [{spwan: [x]}]\n")
 	w.expect("unknown key")
 	w.write("w.yaml", "steps: [{name: s, sources: [src/a], spawn: [echo, mended]}]\n")
 	w.expect("mended")
