@@ -252,6 +252,7 @@ func (c *checker) step(s *Step) {
 		}
 		c.stage(s, st, i < last)
 	}
+	c.service(s)
 	if s.IdleTimeout > 0 && !c.watched(s) {
 		c.add(s.Pos, "idleTimeout counts from the last byte of output, and stdout of the step does not pass through the runner; remove what sends it elsewhere")
 	}

@@ -209,7 +209,7 @@ var (
 	hostFields     = []string{"os", "arch", "cpus"}
 	runFields      = []string{"outputs", "exitCode", "signal", "status", "reason", "duration"}
 	expandedFields = []string{"each", "exitCode", "signal", "status", "reason", "duration"}
-	stepFields     = []string{"stdout", "stderr", "exitCode", "signal", "status", "reason", "duration", "stages"}
+	stepFields     = []string{"stdout", "stderr", "exitCode", "signal", "status", "reason", "duration", "stages", "job"}
 )
 
 var hostValues = map[string]any{"os": runtime.GOOS, "arch": runtime.GOARCH, "cpus": runtime.NumCPU()}

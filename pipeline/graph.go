@@ -154,6 +154,13 @@ func (s *Step) exprs(f func(*Expr)) {
 	for _, st := range s.Stages {
 		st.exprs(f)
 	}
+	if r := s.Ready; r != nil {
+		r.TCP.exprs(f)
+		r.HTTP.exprs(f)
+		if r.Exec != nil {
+			r.Exec.exprs(f)
+		}
+	}
 }
 
 func (t Template) exprs(f func(*Expr)) {

@@ -173,6 +173,11 @@ type Step struct {
 	Retry           *Retry        // nil: one attempt
 	Matrix          *Matrix       // nil: none; the step runs for each combination
 	ForEach         *Expr         // nil: none; the step runs for each element of a list
+	Detached        bool          // its own session; the runner never ends it
+	Unref           bool          // of a detached step: the pipeline does not wait for it
+	Restart         *Restart      // of a detached step; nil: never
+	Background      bool          // a service: others go on when it is ready, and it ends with the pipeline
+	Ready           *Ready        // of a service; nil: as soon as it has started
 	// Sources and Generates are globs, relative to the step's cwd, of the files
 	// that it reads and writes; nil: none. A step with either does not run where
 	// it ended well before and nothing of it has changed since.

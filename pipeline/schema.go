@@ -89,6 +89,11 @@ func init() { // not a literal: the readers refer to the table again
 		{"lock", atFile | atAnyStep, "a name, or {name, wait: duration}: one at a time for the user on this machine; wait: 0 fails at once", (*parser).readLock},
 		{"matrix", atAnyStep, "{axis: [values], exclude: [{…}], include: [{…}]}: run once for each combination, which is matrix.AXIS", (*parser).readMatrix},
 		{"forEach", atAnyStep, "an expression with a list: run once for each element, which is item", func(p *parser, t *target, n *yaml.Node) { t.step.ForEach = p.expression(n) }},
+		{"detached", atSteps, "a session of its own, which the runner never ends: a job, for pipe jobs, logs, wait and stop", func(p *parser, t *target, n *yaml.Node) { t.step.Detached = p.boolean(n) }},
+		{"unref", atSteps, "of a detached step: the pipeline does not wait for it", func(p *parser, t *target, n *yaml.Node) { t.step.Unref = p.boolean(n) }},
+		{"restart", atSteps, "of a job: never, on-failure, always, or {policy, delay, backoff: fixed or exponential, maxRestarts, window}", (*parser).readRestart},
+		{"background", atSteps, "a service: the pipeline goes on when it is ready, and ends it at its end", func(p *parser, t *target, n *yaml.Node) { t.step.Background = p.boolean(n) }},
+		{"ready", atSteps, "of a service: one of {tcp: host:port}, {http: url}, {log: regex}, {exec: shell text or [program, …]}, {notify: true}, and timeout (30s)", (*parser).readReady},
 		{"sources", atAnyStep, "globs of the files it reads (** is any folders, !PATTERN takes away): it does not run where their content, its command and what it generates are unchanged", func(p *parser, t *target, n *yaml.Node) { t.step.Sources = p.globs(n) }},
 		{"generates", atAnyStep, "globs of the files it writes: it runs where one is gone or has changed", func(p *parser, t *target, n *yaml.Node) { t.step.Generates = p.globs(n) }},
 		{"retry", atAnyStep, "{attempts, delay, backoff: fixed or exponential, maxDelay, on: [codes, signals, timeout]}: run it again after a failure", (*parser).readRetry},
@@ -134,7 +139,7 @@ func init() { // not a literal: the readers refer to the table again
 var byName map[string]*key
 
 // planned are keys of the language that this version does not have.
-var planned = strings.Fields("fork on send cluster detached unref background ready restart")
+var planned = strings.Fields("fork on send cluster")
 
 // keysAt returns the names of the keys that may stand at a place.
 func keysAt(at place) []string {

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pipe-runner/pipe/runner/internal/state"
 )
 
 // journalVersion is that of the format. A journal of another one is not read.
@@ -70,7 +72,7 @@ func (j *journal) environ(r *run) map[string]string {
 
 // append writes one line, in one write.
 func (j *journal) append(l *journalLine) error {
-	line, err := seal(l)
+	line, err := state.Seal(l)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err != nil {
@@ -101,28 +103,28 @@ func (r *run) remembering(from *Runner) error {
 		}
 		return nil
 	}
-	h, err := newHasher(from.State)
+	h, err := state.NewHasher(from.State)
 	if err != nil {
 		return err
 	}
 	r.memory = &memory{state: from.State, hash: h, previous: from.Resume, readers: r.p.ReadSteps()}
-	r.memory.steps, err = stateSub(from.State, "steps")
+	r.memory.steps, err = state.Sub(from.State, "steps")
 	return err
 }
 
 // begin starts the journal of a run.
 func (r *run) begin(from *Runner) error {
 	m := r.memory
-	dir, err := stateSub(m.state, "runs")
+	dir, err := state.Sub(m.state, "runs")
 	if err != nil {
 		return err
 	}
 	id := r.base.Pipeline["runId"].(string) //nolint:forcetypeassert // vars put it there
-	f, err := openPrivate(filepath.Join(dir, id), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND)
+	f, err := state.OpenFile(filepath.Join(dir, id), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND)
 	if err != nil {
 		return err
 	}
-	if held, err := tryLock(f); err != nil || !held {
+	if held, err := state.TryLock(f); err != nil || !held {
 		_ = f.Close()
 		return errors.Join(err, os.Remove(f.Name()))
 	}
@@ -216,8 +218,8 @@ const (
 var runID = regexp.MustCompile(`^[0-9]{8}-[0-9]{6}\.[0-9]{3}-[0-9a-f]{6}$`)
 
 // runIDs returns the ids of all runs, the latest first.
-func runIDs(state string) ([]string, error) {
-	dir, err := stateSub(state, "runs")
+func runIDs(folder string) ([]string, error) {
+	dir, err := state.Sub(folder, "runs")
 	if err != nil {
 		return nil, err
 	}
@@ -238,29 +240,29 @@ func runIDs(state string) ([]string, error) {
 
 // Runs returns the runs that are recorded in a state folder, without their
 // steps, the latest first.
-func Runs(state string) ([]*PastRun, error) {
-	ids, err := runIDs(state)
+func Runs(folder string) ([]*PastRun, error) {
+	ids, err := runIDs(folder)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]*PastRun, len(ids))
 	for i, id := range ids {
-		out[i] = readRun(state, id, false)
+		out[i] = readRun(folder, id, false)
 	}
 	return out, nil
 }
 
 // OpenRun returns the run with an id, or the beginning of one, or the "last"
 // one that was started in dir (anywhere, if dir is "").
-func OpenRun(state, id, dir string) (*PastRun, error) {
-	ids, err := runIDs(state)
+func OpenRun(folder, id, dir string) (*PastRun, error) {
+	ids, err := runIDs(folder)
 	if err != nil {
 		return nil, err
 	}
 	if id == "last" {
 		for _, known := range ids {
-			if p := readRun(state, known, false); dir == "" || p.Dir == dir {
-				return readRun(state, known, true), nil
+			if p := readRun(folder, known, false); dir == "" || p.Dir == dir {
+				return readRun(folder, known, true), nil
 			}
 		}
 		return nil, fmt.Errorf("no run of %s is recorded; pipe runs lists those of other folders", dir)
@@ -275,24 +277,24 @@ func OpenRun(state, id, dir string) (*PastRun, error) {
 	case 0:
 		return nil, fmt.Errorf("no run %q is recorded; pipe runs lists them", id)
 	case 1:
-		return readRun(state, found[0], true), nil
+		return readRun(folder, found[0], true), nil
 	}
 	return nil, fmt.Errorf("%d runs begin with %q; give more of the id", len(found), id)
 }
 
 // PruneRuns removes the journals of all but the latest runs, and of none that
 // goes on; it returns how many it removed.
-func PruneRuns(state string, keep int) (int, error) {
-	ids, err := runIDs(state)
+func PruneRuns(folder string, keep int) (int, error) {
+	ids, err := runIDs(folder)
 	if err != nil {
 		return 0, err
 	}
 	count := 0
 	for _, id := range ids[min(keep, len(ids)):] {
-		path := filepath.Join(state, "runs", id)
-		f, err := openState(path)
+		path := filepath.Join(folder, "runs", id)
+		f, err := state.Open(path)
 		if err == nil {
-			held, lerr := tryLock(f)
+			held, lerr := state.TryLock(f)
 			if lerr == nil && held {
 				err = os.Remove(path)
 				count++
@@ -310,22 +312,22 @@ func PruneRuns(state string, keep int) (int, error) {
 // once there are many more.
 const keptRuns = 200
 
-func pruneOld(state string) {
-	if ids, err := runIDs(state); err == nil && len(ids) > keptRuns+keptRuns/4 {
-		_, _ = PruneRuns(state, keptRuns) // it is tried again after the next run
+func pruneOld(folder string) {
+	if ids, err := runIDs(folder); err == nil && len(ids) > keptRuns+keptRuns/4 {
+		_, _ = PruneRuns(folder, keptRuns) // it is tried again after the next run
 	}
 }
 
 // readRun reads a journal: all of it, or its first line and its last.
-func readRun(state, id string, whole bool) *PastRun {
+func readRun(folder, id string, whole bool) *PastRun {
 	p := &PastRun{ID: id, Status: RunUnreadable, records: map[string]*record{}}
-	f, err := openState(filepath.Join(state, "runs", id))
+	f, err := state.Open(filepath.Join(folder, "runs", id))
 	if err != nil {
 		p.Problem = cause(err).Error()
 		return p
 	}
 	defer f.Close()
-	held, _ := tryLock(f)
+	held, _ := state.TryLock(f)
 	in := bufio.NewReaderSize(f, 64<<10)
 	line, err := in.ReadBytes('\n')
 	var first journalLine
@@ -333,8 +335,8 @@ func readRun(state, id string, whole bool) *PastRun {
 	case err != nil:
 		p.Problem = "the journal ends in its first line"
 		return p
-	case unseal(line, &first) != nil || first.Run == nil || first.Run.ID != id:
-		p.Problem = "the journal's first line " + errTorn.Error()[len("it "):]
+	case state.Unseal(line, &first) != nil || first.Run == nil || first.Run.ID != id:
+		p.Problem = "the journal's first line " + state.ErrTorn.Error()[len("it "):]
 		return p
 	case first.Run.Version != journalVersion:
 		p.Problem = fmt.Sprintf("the journal is of format %d, and this program reads %d", first.Run.Version, journalVersion)
@@ -356,7 +358,7 @@ func readRun(state, id string, whole bool) *PastRun {
 			return p
 		}
 		var l journalLine
-		if err := unseal(line, &l); err != nil {
+		if err := state.Unseal(line, &l); err != nil {
 			p.Problem = fmt.Sprintf("line %d of the journal is torn or was changed; nothing is believed from there on", n)
 			return p
 		}
@@ -396,7 +398,7 @@ func (p *PastRun) readEnd(f *os.File) {
 		return
 	}
 	var l journalLine
-	if unseal(line[bytes.LastIndexByte(line, '\n')+1:], &l) == nil && l.End != nil {
+	if state.Unseal(line[bytes.LastIndexByte(line, '\n')+1:], &l) == nil && l.End != nil {
 		p.ended(l.End)
 	}
 }

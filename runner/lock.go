@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner/internal/state"
 )
 
 // LockError tells that a lock is held by another run.
@@ -40,15 +41,15 @@ func (r *run) lock(ctx context.Context, l *pipeline.Lock, vars *pipeline.Vars, w
 	if !lockName.MatchString(name) {
 		return nil, fmt.Errorf("lock: a name has letters, digits, _, - and . (at most 100): %.120q has not", name)
 	}
-	state, err := StateDir(r.environ)
+	folder, err := StateDir(r.environ)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	dir, err := stateSub(state, "locks")
+	dir, err := state.Sub(folder, "locks")
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	f, err := openPrivate(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE)
+	f, err := state.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, cause(err))
 	}
@@ -58,7 +59,7 @@ func (r *run) lock(ctx context.Context, l *pipeline.Lock, vars *pipeline.Vars, w
 	}
 	// The kernel wakes who blocks in flock, but could not be told to give up.
 	for delay := 5 * time.Millisecond; ; delay = min(2*delay, 200*time.Millisecond) {
-		held, err := tryLock(f)
+		held, err := state.TryLock(f)
 		if err != nil {
 			_ = f.Close()
 			return nil, fmt.Errorf("lock %s: %w", name, err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner/internal/state"
 	"github.com/pipe-runner/pipe/safety"
 )
 
@@ -62,7 +63,7 @@ type stageRecord struct {
 type memory struct {
 	state    string
 	steps    string // folder of the records of steps with sources
-	hash     *hasher
+	hash     *state.Hasher
 	journal  *journal
 	previous *PastRun
 	prefix   string // of the labels of a nested pipeline
@@ -91,11 +92,11 @@ var volatile = []string{
 }
 
 // environDigests returns the digests of the variables that steps inherit.
-func environDigests(h *hasher, environ []string) map[string]string {
+func environDigests(h *state.Hasher, environ []string) map[string]string {
 	out := map[string]string{}
 	for _, kv := range environ {
 		if name, value, ok := strings.Cut(kv, "="); ok && !slices.Contains(volatile, name) {
-			out[name] = h.digest(value)
+			out[name] = h.Digest(value)
 		}
 	}
 	return out
@@ -105,7 +106,7 @@ func environDigests(h *hasher, environ []string) map[string]string {
 func (ex *execution) depends() (*fingerprint, error) {
 	h := ex.r.memory.hash
 	f := &fingerprint{}
-	add := func(name string, words ...string) { f.parts = append(f.parts, part{name, h.digest(words...)}) }
+	add := func(name string, words ...string) { f.parts = append(f.parts, part{name, h.Digest(words...)}) }
 	own := map[string]bool{}
 	if inc := ex.step.Run; inc != nil {
 		b := ex.bounds[0]
@@ -146,12 +147,12 @@ func (ex *execution) depends() (*fingerprint, error) {
 // dependsOn adds the working directory and the variables that the file sets.
 func (ex *execution) dependsOn(f *fingerprint, b *bound, prefix string, own map[string]bool) {
 	h := ex.r.memory.hash
-	f.parts = append(f.parts, part{prefix + "cwd", h.digest(b.dir)})
+	f.parts = append(f.parts, part{prefix + "cwd", h.Digest(b.dir)})
 	f.inherits = f.inherits || b.inherits
 	for _, kv := range b.env {
 		name, value, _ := strings.Cut(kv, "=")
 		if !b.inherits || slices.Contains(b.declared, name) {
-			f.parts = append(f.parts, part{prefix + "variable " + name, h.digest(value)})
+			f.parts = append(f.parts, part{prefix + "variable " + name, h.Digest(value)})
 			own[name] = true
 		}
 	}
@@ -239,7 +240,7 @@ func (ex *execution) recordPath() string {
 			file = abs
 		}
 	}
-	return filepath.Join(m.steps, m.hash.digest(file, ex.r.p.Name, ex.r.dir, m.prefix+ex.u.label))
+	return filepath.Join(m.steps, m.hash.Digest(file, ex.r.p.Name, ex.r.dir, m.prefix+ex.u.label))
 }
 
 // remembers reports whether the step has sources or generates.
@@ -250,9 +251,9 @@ func (ex *execution) loadRecord() *record {
 	if !remembers(ex.step) || ex.r.memory.steps == "" {
 		return nil
 	}
-	data, err := readState(ex.recordPath())
+	data, err := state.Read(ex.recordPath())
 	rec := &record{}
-	if err != nil || unseal(data, rec) != nil {
+	if err != nil || state.Unseal(data, rec) != nil {
 		return nil // as if there had been none: it runs
 	}
 	return rec
@@ -538,9 +539,9 @@ func (ex *execution) keepSources() {
 }
 
 func (ex *execution) store(rec *record) {
-	data, err := seal(rec)
+	data, err := state.Seal(rec)
 	if err == nil {
-		err = replaceFile(ex.recordPath(), data)
+		err = state.Replace(ex.recordPath(), data)
 	}
 	if err != nil {
 		ex.r.memory.warned.Do(func() { ex.warn(fmt.Sprintf("cannot remember that the step is up to date: %v", cause(err))) })

@@ -16,6 +16,7 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner/internal/state"
 )
 
 // fileState is what is known of the content of a file.
@@ -141,7 +142,7 @@ func (ex *execution) fileState(path string, before fileState) (fileState, error)
 	}
 	defer f.Close()
 	st := fileState{}
-	if st.Sum, err = m.hash.digestOf(f); err != nil {
+	if st.Sum, err = m.hash.DigestOf(f); err != nil {
 		return fileState{}, err
 	}
 	after, err := f.Stat()
@@ -259,7 +260,7 @@ func (r *Runner) sources(p *pipeline.Pipeline, w *Watched, states map[string]fil
 	if err != nil {
 		return err
 	}
-	run.memory = &memory{hash: &hasher{}}
+	run.memory = &memory{hash: &state.Hasher{}}
 	for i, s := range p.Steps {
 		if !remembers(s) && s.Run == nil {
 			continue

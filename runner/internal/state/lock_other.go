@@ -1,6 +1,6 @@
 //go:build !unix
 
-package runner
+package state
 
 // This file stands in where there are no locks that end with their holder.
 
@@ -14,6 +14,6 @@ const isUnix = false
 
 func owned(string, fs.FileInfo) error { return nil }
 
-func openPrivate(path string, flag int) (*os.File, error) { return os.OpenFile(path, flag, 0o600) }
+func OpenFile(path string, flag int) (*os.File, error) { return os.OpenFile(path, flag, 0o600) }
 
-func tryLock(*os.File) (bool, error) { return false, errors.ErrUnsupported }
+func TryLock(*os.File) (bool, error) { return false, errors.ErrUnsupported }

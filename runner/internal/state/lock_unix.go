@@ -1,6 +1,6 @@
 //go:build unix
 
-package runner
+package state
 
 // This file holds locks of the kernel.
 
@@ -23,13 +23,13 @@ func owned(path string, info fs.FileInfo) error {
 	return nil
 }
 
-// openPrivate opens a file of the state folder, and no link.
-func openPrivate(path string, flag int) (*os.File, error) {
+// OpenFile opens or makes a file of the state folder, and no link.
+func OpenFile(path string, flag int) (*os.File, error) {
 	return os.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 }
 
-// tryLock takes the lock of a file if nobody has it.
-func tryLock(f *os.File) (bool, error) {
+// TryLock takes the lock of a file if nobody has it.
+func TryLock(f *os.File) (bool, error) {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch err {

@@ -1,0 +1,235 @@
+package pipeline
+
+// This file holds steps that go on: jobs, which outlive the runner, and
+// services, which the rest of a pipeline leans on.
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Ready says how it is known that a service can be used. One of the probes is
+// set.
+type Ready struct {
+	Pos     Pos
+	TCP     Template // host:port that accepts a connection
+	HTTP    Template // http://… that answers with a status below 400
+	Log     string   // regular expression (RE2) that matches a line of output
+	Exec    *Stage   // a program or shell text that ends with 0
+	Notify  bool     // the service sends READY=1, as sd_notify(3)
+	Timeout *time.Duration
+
+	match *regexp.Regexp
+}
+
+// GetTimeout returns Timeout or its default, 30 s; 0 is no limit.
+func (r *Ready) GetTimeout() time.Duration {
+	if r.Timeout == nil {
+		return 30 * time.Second
+	}
+	return *r.Timeout
+}
+
+// Matches reports whether a line of output says that the service is ready.
+func (r *Ready) Matches(line []byte) bool { return r.match != nil && r.match.Match(line) }
+
+// RestartPolicy says after which ends a job is started again.
+type RestartPolicy uint8
+
+const (
+	RestartNever RestartPolicy = iota
+	RestartOnFailure
+	RestartAlways
+)
+
+var restartPolicies = []string{"never", "on-failure", "always"}
+
+// String returns the policy as it is written in a file.
+func (p RestartPolicy) String() string { return restartPolicies[p] }
+
+// Restart says when a job that ended is started again. A job that ends too often
+// is failed.
+type Restart struct {
+	Pos         Pos
+	Policy      RestartPolicy
+	Delay       *time.Duration // nil: 1 s
+	Fixed       bool           // the delay does not grow; else it doubles, up to a minute, and is jittered
+	MaxRestarts *int           // in Window; nil: 10; 0: no limit
+	Window      *time.Duration // nil: 10 min; 0: since the start
+}
+
+// GetDelay returns Delay or its default.
+func (r *Restart) GetDelay() time.Duration { return or(r.Delay, time.Second) }
+
+// GetMaxRestarts returns MaxRestarts or its default.
+func (r *Restart) GetMaxRestarts() int { return or(r.MaxRestarts, 10) }
+
+// GetWindow returns Window or its default.
+func (r *Restart) GetWindow() time.Duration { return or(r.Window, 10*time.Minute) }
+
+func or[T any](p *T, def T) T {
+	if p == nil {
+		return def
+	}
+	return *p
+}
+
+var readyKeys = []string{"tcp", "http", "log", "exec", "notify", "timeout"}
+
+func (p *parser) readReady(t *target, n *yaml.Node) {
+	if n.Kind != yaml.MappingNode {
+		p.add(pos(n), "ready is a mapping such as {tcp: \"localhost:8080\"}, not %s", kindOf(n))
+		return
+	}
+	r := &Ready{Pos: pos(n)}
+	t.step.Ready = r
+	probes := 0
+	p.pairs(n, func(k, v *yaml.Node) {
+		if k.Value != "timeout" {
+			probes++
+		}
+		switch k.Value {
+		case "tcp":
+			r.TCP = p.template(v)
+		case "http":
+			r.HTTP = p.template(v)
+		case "log":
+			if r.Log = p.text(v); r.Log == "" {
+				p.add(pos(v), "ready: log is a regular expression that a line of output matches")
+			}
+		case "exec":
+			r.Exec = &Stage{Pos: pos(k)}
+			sub := &target{step: t.step, stage: r.Exec, scope: &r.Exec.Scope}
+			if v.Kind == yaml.SequenceNode {
+				p.readExecFile(sub, v)
+			} else {
+				p.readExec(sub, v)
+			}
+		case "notify":
+			if r.Notify = p.boolean(v); !r.Notify {
+				probes--
+			}
+		case "timeout":
+			r.Timeout = p.durationPtr(v)
+		case "message":
+			p.add(pos(k), "\"message\" is not supported by this version of pipe")
+		default:
+			p.add(pos(k), "unknown key %q in ready%s", k.Value, didYouMean(k.Value, readyKeys, "; it has "+strings.Join(readyKeys, ", ")))
+		}
+	})
+	if probes != 1 {
+		p.add(pos(n), "ready takes one of tcp, http, log, exec and notify, and a timeout")
+	}
+}
+
+var restartKeys = []string{"policy", "delay", "backoff", "maxRestarts", "window"}
+
+func (p *parser) readRestart(t *target, n *yaml.Node) {
+	r := &Restart{Pos: pos(n)}
+	t.step.Restart = r
+	policy := func(v *yaml.Node) {
+		i := slices.Index(restartPolicies, v.Value)
+		if v.Kind != yaml.ScalarNode || i < 0 {
+			p.add(pos(v), "expected never, on-failure or always, not %s", kindOf(v))
+			return
+		}
+		r.Policy = RestartPolicy(i) //nolint:gosec // an index of three
+	}
+	if n.Kind == yaml.ScalarNode {
+		policy(n)
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		p.add(pos(n), "restart is a policy (never, on-failure, always) or a mapping such as {policy: on-failure, delay: 1s}, not %s", kindOf(n))
+		return
+	}
+	r.Policy = RestartOnFailure
+	p.pairs(n, func(k, v *yaml.Node) {
+		switch k.Value {
+		case "policy":
+			policy(v)
+		case "delay":
+			r.Delay = p.durationPtr(v)
+		case "backoff":
+			if v.Value != "fixed" && v.Value != "exponential" {
+				p.add(pos(v), "expected fixed or exponential, not %s", kindOf(v))
+			}
+			r.Fixed = v.Value == "fixed"
+		case "maxRestarts":
+			max := int(p.integer(v, 0, 1_000_000))
+			r.MaxRestarts = &max
+		case "window":
+			r.Window = p.durationPtr(v)
+		default:
+			p.add(pos(k), "unknown key %q in restart%s", k.Value, didYouMean(k.Value, restartKeys, "; it has "+strings.Join(restartKeys, ", ")))
+		}
+	})
+}
+
+// service checks what goes on: jobs and services.
+func (c *checker) service(s *Step) {
+	switch {
+	case s.Unref && !s.Detached:
+		c.add(s.Pos, "unref is for a step with detached: true, which then is a job that the pipeline does not wait for")
+	case s.Restart != nil && !s.Detached:
+		c.add(s.Restart.Pos, "restart is for jobs: add detached: true; a step that is to be tried again takes retry")
+	case s.Ready != nil && !s.Background:
+		c.add(s.Ready.Pos, "ready is for services: add background: true")
+	case s.Background && s.Detached:
+		c.add(s.Pos, "background and detached contradict each other: a service ends with the pipeline, a job outlives it")
+	case s.Background && s.Expands():
+		c.add(s.Pos, "a service does not expand; write one for each")
+	case (s.Background || s.Detached) && s.Retry != nil:
+		c.add(s.Pos, "retry is for steps that end; a job takes restart")
+	case (s.Background || s.Detached) && s.Generates != nil:
+		c.add(s.Pos, "generates is for steps that end")
+	case s.Detached && s.Sources != nil:
+		c.add(s.Pos, "sources is for steps that end with the run")
+	}
+	if s.Detached {
+		for _, st := range s.Stages {
+			c.detached(st)
+		}
+	}
+	r := s.Ready
+	if r == nil {
+		return
+	}
+	c.template(r.TCP)
+	c.template(r.HTTP)
+	if strings.HasPrefix(r.HTTP.src, "https:") {
+		c.add(r.Pos, "ready: http is without TLS; for https use exec, as in {exec: [curl, -fsS, …]}")
+	}
+	if r.Exec != nil {
+		c.stage(s, r.Exec, false)
+	}
+	if r.Log != "" {
+		re, err := regexp.Compile(r.Log)
+		if err != nil {
+			c.add(r.Pos, "ready: log is not a regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+			return
+		}
+		r.match = re
+		if !c.watched(s) {
+			c.add(r.Pos, "ready: log looks at what passes through the runner, and stdout of the step does not; remove what sends it elsewhere")
+		}
+	}
+}
+
+// detached refuses a stage of a job whose stdio would end with the runner.
+func (c *checker) detached(st *Stage) {
+	for _, b := range st.Tee {
+		for _, bs := range b.Chain {
+			c.detached(bs)
+		}
+	}
+	for _, io := range append([]Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...) {
+		if io.Kind == StdioInherit || io.Kind == StdioFD {
+			c.add(io.Pos, "a job does not have the runner's descriptors, which end with it; its output goes to its log (the default), to {file: …} or to ignore")
+		}
+	}
+}
