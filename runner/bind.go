@@ -83,7 +83,7 @@ func (r *run) resultValue(name string, res *StepResult) (map[string]any, error) 
 	}
 	v := map[string]any{
 		"status": res.Status.String(), "reason": string(res.Reason), "exitCode": res.ExitCode,
-		"signal": res.Signal, "duration": res.Duration().Seconds(), "stages": stages, "stdout": "", "stderr": "",
+		"signal": res.Signal, "duration": res.Duration().Seconds(), "stages": stages, "stdout": "", "stderr": "", "job": res.Job,
 	}
 	if v["outputs"] = map[string]any{}; res.Sub != nil && res.Sub.raw != nil {
 		v["outputs"] = res.Sub.raw

@@ -53,6 +53,7 @@ type Cmd struct {
 	Stdout, Stderr io.Writer
 	Extra          []*os.File // descriptors 3, 4, …; a nil one is not open
 	UID, GID       *uint32    // nil: the runner's
+	Session        bool       // it leads a session of its own, and not just a group
 	// Terminal, if not nil, is a terminal that the child's group owns while it
 	// runs.
 	Terminal *os.File

@@ -22,10 +22,11 @@ const (
 	EventStepEnd                        // Result
 	EventRunEnd                         // the last event
 	EventRerun                          // a step runs though it ended well before: Message says why
+	EventJob                            // a job was started: Message is its id
 	EventRetry                          // an attempt failed, and another comes: Result, Attempt, Delay
 )
 
-var eventNames = []string{"none", "stepStart", "spawn", "data", "exit", "close", "warning", "stepEnd", "runEnd", "rerun", "retry"}
+var eventNames = []string{"none", "stepStart", "spawn", "data", "exit", "close", "warning", "stepEnd", "runEnd", "rerun", "job", "retry"}
 
 // String returns the name of the type, as in "stepStart".
 func (t EventType) String() string { return eventNames[t] }
@@ -112,6 +113,8 @@ type StepResult struct {
 	// Reused says why the step has ended well without running: "up to date", or
 	// "run ID" of the run that is resumed; "" where it ran.
 	Reused string
+	// Job is the id of the job that the step left; "": none.
+	Job string
 	// Sub is what came of the pipeline that a step with run ran; else nil.
 	Sub *Result
 	// Each are the instances of a step that expands, in order of expansion; the

@@ -25,6 +25,7 @@ import (
 type stopRequest struct {
 	sig   syscall.Signal // 0: the stage's killSignal
 	force bool           // SIGKILL at once
+	grace *time.Duration // until SIGKILL; nil: the stage's
 	why   Reason         // of a timeout; "" for another's sake
 }
 
@@ -98,10 +99,7 @@ func (ex *execution) warn(msg string) {
 }
 
 func (ex *execution) run() {
-	ex.result.Status, ex.result.ExitCode = StatusSuccess, 0
-	ex.lastByte.Store(time.Now().UnixNano())
-	ex.full = make(chan struct{}, 1)
-	ex.timers = newTimers(ex)
+	ex.begin()
 	defer ex.timers.stop()
 	unlock, err := ex.lock()
 	defer unlock()
@@ -123,6 +121,35 @@ func (ex *execution) run() {
 		ex.keepSources()
 		return
 	}
+	if ex.step.Detached && !ex.r.foreground {
+		if err != nil {
+			ex.fail(err)
+			return
+		}
+		ex.detach()
+		return
+	}
+	ex.processes(err)
+	ex.keepSources()
+}
+
+func (ex *execution) begin() {
+	ex.result.Status, ex.result.ExitCode = StatusSuccess, 0
+	ex.lastByte.Store(time.Now().UnixNano())
+	ex.full = make(chan struct{}, 1)
+	ex.timers = newTimers(ex)
+}
+
+// execute runs what is bound already.
+func (ex *execution) execute() {
+	ex.begin()
+	defer ex.timers.stop()
+	ex.processes(nil)
+}
+
+// processes starts the processes of the step, unless there is an error, and
+// waits for their end.
+func (ex *execution) processes(err error) {
 	if err == nil {
 		err = ex.plumb()
 	}
@@ -144,7 +171,6 @@ func (ex *execution) run() {
 		<-ex.r.pipes
 	}
 	ex.judge()
-	ex.keepSources()
 }
 
 // programStage stands for a program where there is none.
@@ -285,7 +311,7 @@ func (ex *execution) plumb() error {
 				return err
 			}
 			cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Extra, cmd.Terminal = p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr, p.cmd.Extra, p.cmd.Terminal
-			cmd.Step, cmd.Stage = ex.u.label, p.stage
+			cmd.Step, cmd.Stage, cmd.Session = ex.u.label, p.stage, ex.step.Detached && !ex.r.foreground
 			if cmd.DirFile, err = openDir(ex.r.root, cmd.Dir); err != nil {
 				return err
 			}
@@ -687,13 +713,15 @@ func (t *timers) idleLeft() time.Duration {
 }
 
 // killAfter returns the grace of the step, the longest of its stages; 0 never.
-func (ex *execution) killAfter() time.Duration {
+func (ex *execution) killAfter() time.Duration { return killAfter(ex.bounds) }
+
+func killAfter(bounds []*bound) time.Duration {
 	var d time.Duration
-	for _, p := range ex.procs {
-		if p.bound.opts.KillAfter == 0 {
+	for _, b := range bounds {
+		if b.opts.KillAfter == 0 {
 			return 0
 		}
-		d = max(d, p.bound.opts.KillAfter)
+		d = max(d, b.opts.KillAfter)
 	}
 	return d
 }
@@ -704,7 +732,11 @@ func (ex *execution) end(req stopRequest, t *timers) {
 		ex.result.Reason = req.why
 	}
 	ex.signal(req)
-	if grace := ex.killAfter(); grace > 0 && t.killAt.IsZero() && !req.force {
+	grace := ex.killAfter()
+	if req.grace != nil {
+		grace = *req.grace
+	}
+	if grace > 0 && t.killAt.IsZero() && !req.force {
 		t.killAt = time.Now().Add(grace)
 		t.kill = t.after(grace)
 	}

@@ -104,7 +104,7 @@ type Variable struct {
 func unknownStep(name string) (map[string]any, error) {
 	text := func(field string) string { return "${{ steps." + name + "." + field + " }}" }
 	return map[string]any{
-		"status": "success", "reason": "", "exitCode": 0, "signal": "", "duration": 0.0, "stages": []any{},
+		"status": "success", "reason": "", "exitCode": 0, "signal": "", "duration": 0.0, "stages": []any{}, "job": text("job"),
 		"stdout": text("stdout"), "stderr": text("stderr"),
 	}, nil
 }

@@ -78,7 +78,7 @@ func (ex *execution) subRunner() (*Runner, error) {
 	return &Runner{
 		Engine: ex.r.engine, Params: params, Dir: b.dir, Env: b.env, Root: ex.r.rootName, Inherited: ex.r.inherited,
 		Stdin: ex.r.stdio[0], Stdout: ex.r.stdio[1], Stderr: ex.r.stdio[2],
-		MaxParallel: &limit, KeepGoing: ex.r.keepGoing, parent: ex.r, label: ex.u.label, after: ex.after,
+		MaxParallel: &limit, KeepGoing: ex.r.keepGoing, Jobs: ex.r.jobs, Foreground: ex.r.foreground, parent: ex.r, label: ex.u.label, after: ex.after,
 	}, nil
 }
 

@@ -48,7 +48,7 @@ func (p *localProcess) start(c *Cmd, files []*os.File) error {
 			fds[i] = f.Fd() // makes it blocking, as a child expects
 		}
 	}
-	sys := &syscall.SysProcAttr{Setpgid: true}
+	sys := &syscall.SysProcAttr{Setpgid: !c.Session, Setsid: c.Session}
 	p.pidfd = -1
 	wantPidfd(sys, &p.pidfd)
 	if c.UID != nil || c.GID != nil {

@@ -38,6 +38,7 @@ type record struct {
 	Start    time.Time     `json:"start"`
 	Duration time.Duration `json:"duration"` // ns
 	Reused   string        `json:"reused,omitempty"`
+	Job      string        `json:"job,omitempty"`
 
 	Run      string      `json:"run,omitempty"` // id of the run in which it ran
 	Parts    []part      `json:"parts,omitempty"`
@@ -244,7 +245,9 @@ func (ex *execution) recordPath() string {
 }
 
 // remembers reports whether the step has sources or generates.
-func remembers(s *pipeline.Step) bool { return s.Sources != nil || s.Generates != nil }
+func remembers(s *pipeline.Step) bool {
+	return !s.Background && !s.Detached && (s.Sources != nil || s.Generates != nil)
+}
 
 // loadRecord returns the record of a step with sources, or nil.
 func (ex *execution) loadRecord() *record {
@@ -393,7 +396,7 @@ func (ex *execution) resumes(rec *record, f *fingerprint) string {
 // take makes an earlier end that of this execution.
 func (ex *execution) take(rec *record, reused string) {
 	res := &ex.result
-	res.Reused, res.ExitCode, res.Command = reused, rec.ExitCode, rec.Command
+	res.Reused, res.ExitCode, res.Command, res.Job = reused, rec.ExitCode, rec.Command, rec.Job
 	for _, st := range rec.Stages {
 		sig, _ := pipeline.ParseSignal(st.Signal)
 		res.Stages = append(res.Stages, StageResult{Exit: Status{Code: st.Code, Signal: sig}})
@@ -454,7 +457,7 @@ func (r *run) newRecord(ex *execution, res *StepResult) *record {
 	m := r.memory
 	rec := &record{
 		Label: m.prefix + res.Label, Status: res.Status.String(), Reason: res.Reason, ExitCode: res.ExitCode, Signal: res.Signal,
-		Command: res.Command, Attempts: len(res.Attempts), Start: res.Start.Round(0), Duration: res.Duration(), Reused: res.Reused,
+		Command: res.Command, Attempts: len(res.Attempts), Start: res.Start.Round(0), Duration: res.Duration(), Reused: res.Reused, Job: res.Job,
 	}
 	if m.journal != nil {
 		rec.Run = m.journal.id

@@ -56,6 +56,12 @@ type Runner struct {
 	// ended well in it, and would do the same now, is not run again.
 	Resume *PastRun
 
+	// Jobs starts detached steps; nil: there can be none.
+	Jobs Jobs
+	// Foreground makes detached steps ones like any other, which are waited for
+	// and ended with the run.
+	Foreground bool
+
 	parent *run   // whose step runs the pipeline; nil: none
 	label  string // of that step
 	after  string // the step that ran again before it, in a resumed run
@@ -137,6 +143,7 @@ func (r *run) setup(from *Runner) error {
 	if r.engine == nil {
 		r.engine = Local{}
 	}
+	r.jobs, r.foreground, r.given.params, r.given.args = from.Jobs, from.Foreground, from.Params, from.Args
 	dir, err := filepath.Abs(from.Dir)
 	if err != nil {
 		return err
@@ -244,9 +251,15 @@ func (r *run) runID() string {
 
 // run is one call of Run.
 type run struct {
-	p         *pipeline.Pipeline
-	parent    *run    // nil: none
-	memory    *memory // nil: nothing is kept
+	p          *pipeline.Pipeline
+	parent     *run    // nil: none
+	memory     *memory // nil: nothing is kept
+	jobs       Jobs
+	foreground bool
+	given      struct {
+		params map[string][]string
+		args   []string
+	}
 	graph     *pipeline.Graph
 	engine    Engine
 	dir       string

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pipe-runner/pipe/runner/job"
 )
 
 // version is set when a release is built, by -ldflags "-X main.version=…".
@@ -21,7 +23,12 @@ type exitError int
 // Error returns the status in words.
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == job.KeeperArg {
+		os.Exit(job.Keeper())
+	}
+	os.Exit(run(os.Args[1:]))
+}
 
 // run is the program without its exit.
 func run(args []string) int {
@@ -37,6 +44,7 @@ func run(args []string) int {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(runCommand(), checkCommand(), explainCommand(), runsCommand(), versionCommand())
+	root.AddCommand(jobsCommand(), logsCommand(), waitCommand(), stopCommand(), restartCommand(), attachCommand(), rmCommand(), pruneCommand())
 	root.SetArgs(args)
 	err := root.Execute()
 	var code exitError

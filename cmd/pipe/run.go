@@ -19,19 +19,21 @@ import (
 	"github.com/pipe-runner/pipe/pipeline"
 	"github.com/pipe-runner/pipe/runner"
 	"github.com/pipe-runner/pipe/runner/guard"
+	"github.com/pipe-runner/pipe/runner/job"
 	"github.com/pipe-runner/pipe/runner/report"
 )
 
 type runFlags struct {
-	params    []string
-	dir       string
-	root      string
-	parallel  int
-	keepGoing bool
-	dryRun    bool
-	resumed   string
-	watch     bool
-	output    string
+	params     []string
+	dir        string
+	root       string
+	parallel   int
+	keepGoing  bool
+	dryRun     bool
+	resumed    string
+	watch      bool
+	foreground bool
+	output     string
 }
 
 func runCommand() *cobra.Command {
@@ -66,6 +68,7 @@ line is wrong and nothing was started.`,
 	fl.IntVarP(&f.parallel, "jobs", "j", 0, "processes at once in async mode; 0 is no limit (default: the file's, or one for each CPU)")
 	fl.BoolVarP(&f.keepGoing, "keep-going", "k", false, "after a failure go on with what does not need the failed step")
 	fl.StringVar(&f.resumed, "resume", "", "go on with an earlier run, by its id or last (the last one of this folder): steps that ended well in it, and would do the same now, are not run again")
+	fl.BoolVar(&f.foreground, "foreground", false, "run detached steps like others: wait for them, and end them with the run")
 	fl.BoolVar(&f.watch, "watch", false, "run again whenever the content of a source of a step, or the file, has changed; a run that is going on is ended first")
 	fl.BoolP("help", "h", false, "explain the command, or, after a FILE, its parameters")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would be run, and run nothing")
@@ -185,12 +188,19 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 	if err != nil {
 		return err
 	}
-	r := &runner.Runner{Params: params, Args: args, KeepGoing: f.keepGoing, Steps: steps, Root: f.root, Resume: past}
+	r := &runner.Runner{Params: params, Args: args, KeepGoing: f.keepGoing, Steps: steps, Root: f.root, Resume: past, Foreground: f.foreground}
 	if r.State, err = runner.StateDir(os.Environ()); err != nil && !errors.Is(err, runner.ErrNoState) {
 		return err
 	}
 	if g != nil {
 		r.Engine, r.Inherited = runner.Local{Tree: g}, g.Inherited()
+	}
+	if r.State != "" {
+		store := &job.Store{Dir: r.State}
+		if g != nil {
+			store.Keep = g.Keep
+		}
+		r.Jobs = store
 	}
 	if c.Flags().Changed("jobs") {
 		r.MaxParallel = &f.parallel

@@ -30,6 +30,8 @@ type Guard struct {
 	pids      map[int]bool // children that were started here and not yet waited for
 	starts    chan func()
 	inherited []int // descriptors past 2 that the caller of the program gave it
+	kept      map[int]string
+	tell      *os.File // the first process learns here of what it is to keep
 }
 
 // Enter makes the program two processes, as the package says, and returns in
@@ -40,18 +42,22 @@ type Guard struct {
 func Enter() (*Guard, error) {
 	if v, ok := os.LookupEnv(env); ok {
 		_ = os.Unsetenv(env)
-		fd, ppid, ok := strings.Cut(v, ":")
-		n, err := strconv.Atoi(fd)
-		if ok && err == nil && ppid == strconv.Itoa(os.Getppid()) {
-			return second(n)
+		var fd, tell, ppid int
+		if n, _ := fmt.Sscanf(v, "%d:%d:%d", &fd, &tell, &ppid); n == 3 && ppid == os.Getppid() {
+			return second(fd, tell)
 		}
 	}
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	var p [2]int
+	var p, told [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("guard: no pipe: %w", err)
+	}
+	if err := unix.Pipe2(told[:], unix.O_CLOEXEC); err != nil {
+		_ = unix.Close(p[0])
+		_ = unix.Close(p[1])
 		return nil, fmt.Errorf("guard: no pipe: %w", err)
 	}
 	// From here on a signal must reach the second process, which is not there
@@ -65,9 +71,10 @@ func Enter() (*Guard, error) {
 	}
 	before := children() // of who was this process before it became this program
 	subreaper()
-	_, _ = unix.FcntlInt(uintptr(p[0]), unix.F_SETFD, 0) //nolint:gosec // a descriptor; the child is to have it
+	_, _ = unix.FcntlInt(uintptr(p[0]), unix.F_SETFD, 0)    //nolint:gosec // a descriptor; the child is to have it
+	_, _ = unix.FcntlInt(uintptr(told[1]), unix.F_SETFD, 0) //nolint:gosec // as above
 	attr := &syscall.ProcAttr{
-		Env:   append(os.Environ(), fmt.Sprintf("%s=%d:%d", env, p[0], os.Getpid())),
+		Env:   append(os.Environ(), fmt.Sprintf("%s=%d:%d:%d", env, p[0], told[1], os.Getpid())),
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{Setpgid: true},
 	}
@@ -77,18 +84,20 @@ func Enter() (*Guard, error) {
 	}
 	if err != nil {
 		signal.Stop(signals)
-		_ = unix.Close(p[0])
-		_ = unix.Close(p[1])
+		for _, fd := range []int{p[0], p[1], told[0], told[1]} {
+			_ = unix.Close(fd)
+		}
 		return nil, fmt.Errorf("guard: cannot start %s again: %w", exe, err)
 	}
 	// The descriptors that the caller handed over are the second one's now; a
 	// copy here would keep pipes from ending. The runtime's own are beyond
 	// what is closed: they close on exec.
 	_ = unix.Close(p[0])
+	_ = unix.Close(told[1])
 	for _, fd := range openOnExec() {
 		_ = unix.Close(fd)
 	}
-	first(pid, signals, before)
+	first(pid, signals, before, told[0])
 	return nil, nil // not reached
 }
 
@@ -118,7 +127,7 @@ func openOnExec() []int {
 
 // first is the rest of the first process: it waits for the second one, reaps
 // what comes to it, and ends what is left.
-func first(pid int, signals <-chan os.Signal, before []int) {
+func first(pid int, signals <-chan os.Signal, before []int, told int) {
 	go func() {
 		for s := range signals {
 			sig, _ := s.(syscall.Signal)
@@ -145,28 +154,78 @@ func first(pid int, signals <-chan os.Signal, before []int) {
 	if ws.Signaled() {
 		status = 128 + int(ws.Signal())
 	}
-	killAll(before)
+	kept := map[int]string{}
+	for _, b := range before {
+		kept[b] = ""
+	}
+	keptBy(told, kept)
+	killAll(kept)
 	os.Exit(status)
 }
 
+// keptBy adds the processes that the second one, which has ended, said to keep.
+func keptBy(told int, kept map[int]string) {
+	var all []byte
+	buf := make([]byte, 4096)
+	for {
+		n, err := unix.Read(told, buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n <= 0 {
+			break
+		}
+		all = append(all, buf[:n]...)
+	}
+	for _, line := range strings.Split(string(all), "\n") {
+		if pid, start, ok := strings.Cut(line, " "); ok {
+			if n, err := strconv.Atoi(pid); err == nil {
+				kept[n] = start
+			}
+		}
+	}
+}
+
+// Keep makes a child of this program one that outlives it, with all that
+// descends from it; the guard passes it over. The child keeps its own orphans.
+func (g *Guard) Keep(pid int) error {
+	s, ok := procfs.ReadStat(pid)
+	if !ok {
+		return fmt.Errorf("guard: process %d is gone", pid)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.kept[pid] = s.Start
+	if g.tell == nil {
+		return nil
+	}
+	_, err := fmt.Fprintf(g.tell, "%d %s\n", pid, s.Start)
+	return err
+}
+
+// Adopt makes this program the parent of what its descendants leave behind,
+// without a second process: when it is killed, its children are, and theirs may
+// live on.
+func Adopt() *Guard {
+	subreaper()
+	g := &Guard{pids: map[int]bool{}, starts: make(chan func()), kept: map[int]string{}}
+	g.starter()
+	return g
+}
+
 // second is what Enter does in the second process.
-func second(fd int) (*Guard, error) {
+func second(fd, tell int) (*Guard, error) {
 	_ = unix.SetNonblock(fd, true)                  // so that waiting for its end takes no thread
 	lifeline := os.NewFile(uintptr(fd), "lifeline") //nolint:gosec // a descriptor
 	subreaper()
-	g := &Guard{pids: map[int]bool{}, starts: make(chan func()), inherited: []int{}}
+	g := &Guard{pids: map[int]bool{}, starts: make(chan func()), inherited: []int{}, kept: map[int]string{}, tell: os.NewFile(uintptr(tell), "kept")} //nolint:gosec // a descriptor
 	for _, n := range openOnExec() {
 		unix.CloseOnExec(n) // the children of this program are given what they are to have
-		if n != fd {
+		if n != fd && n != tell {
 			g.inherited = append(g.inherited, n)
 		}
 	}
-	go func() { // the death signal is tied to the thread, which must not end
-		runtime.LockOSThread()
-		for start := range g.starts {
-			start()
-		}
-	}()
+	g.starter()
 	go func() {
 		var b [1]byte
 		for {
@@ -176,10 +235,21 @@ func second(fd int) (*Guard, error) {
 			}
 		}
 		g.mu.Lock() // for good: nothing starts any more, and no end is told of
-		killAll(nil)
+		killAll(g.kept)
 		os.Exit(137)
 	}()
 	return g, nil
+}
+
+// starter starts the thread that starts processes: the death signal is tied to
+// it, so it must not end.
+func (g *Guard) starter() {
+	go func() {
+		runtime.LockOSThread()
+		for start := range g.starts {
+			start()
+		}
+	}()
 }
 
 // Fork starts a process by start, and notes its pid.
@@ -260,7 +330,7 @@ func (g *Guard) EndOrphans(grace time.Duration) []string {
 	for {
 		var fds []unix.PollFd
 		for _, pid := range children() {
-			if g.own(pid) {
+			if g.own(pid) || keeps(g.kept, pid) {
 				continue
 			}
 			if got, _ := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); got == pid {
@@ -313,14 +383,25 @@ func children() []int {
 	return procfs.Children(os.Getpid())
 }
 
+// keeps reports whether a process is one of those to pass over: by its pid and
+// when it was started, if that is known.
+func keeps(kept map[int]string, pid int) bool {
+	start, ok := kept[pid]
+	if !ok || start == "" {
+		return ok
+	}
+	s, ok := procfs.ReadStat(pid)
+	return ok && s.Start == start
+}
+
 // killAll kills all descendants but some, in passes: what is killed may have
 // started something before, which comes here then. It gives up after five
 // seconds.
-func killAll(but []int) {
+func killAll(but map[int]string) {
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		found := false
 		for _, pid := range children() {
-			if slices.Contains(but, pid) {
+			if keeps(but, pid) {
 				continue
 			}
 			found = true

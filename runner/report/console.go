@@ -54,6 +54,10 @@ func (c *Console) Event(e runner.Event) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.say("", "33", e, "runs: "+e.Message)
+	case runner.EventJob:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.say("", "", e, fmt.Sprintf("started as job %s; pipe logs -f %s follows it, pipe stop %s ends it", e.Message, e.Message, e.Message))
 	case runner.EventRetry:
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -94,7 +98,7 @@ func (c *Console) newline() {
 }
 
 func (c *Console) paint(color, s string) string {
-	if !c.Color {
+	if !c.Color || s == "" {
 		return s
 	}
 	return "\x1b[" + color + "m" + s + "\x1b[0m"

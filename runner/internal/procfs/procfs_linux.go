@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Stat is the part of /proc/PID/stat that tells families apart.
@@ -15,6 +16,9 @@ type Stat struct {
 	Comm       string // the program's name, at most 15 bytes
 	State      byte   // R, S, D, T, Z …
 	Ppid, Pgrp int
+	Start      string        // time since boot, in ticks; tells a pid that was used again
+	CPU        time.Duration // user and system
+	RSS        int64         // bytes
 }
 
 // Gone reports whether the process has ended and only waits to be reaped.
@@ -35,7 +39,20 @@ func ReadStat(pid int) (s Stat, ok bool) {
 	s = Stat{Comm: string(b[open+1 : end]), State: f[0][0]}
 	s.Ppid, _ = strconv.Atoi(f[1])
 	s.Pgrp, _ = strconv.Atoi(f[2])
+	if len(f) > 21 {
+		s.Start = f[19]
+		user, _ := strconv.ParseInt(f[11], 10, 64)
+		sys, _ := strconv.ParseInt(f[12], 10, 64)
+		s.CPU = time.Duration(user+sys) * (time.Second / 100) // USER_HZ is 100 on every system
+		pages, _ := strconv.ParseInt(f[21], 10, 64)
+		s.RSS = pages * int64(os.Getpagesize())
+	}
 	return s, true
+}
+
+// BootID returns what names this boot of the machine, or "".
+func BootID() string {
+	return strings.TrimSpace(string(read("/proc/sys/kernel/random/boot_id")))
 }
 
 // Children returns the children of a process, of all its threads.

@@ -90,6 +90,33 @@ func Replace(path string, data []byte) error {
 	return err
 }
 
+// ReplaceSynced is Replace that survives a crash of the machine: when it has
+// returned, the new file is there. One writer at a time may replace a file.
+func ReplaceSynced(path string, data []byte) error {
+	tmp := path + ".new"
+	f, err := OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
 // maxState bounds a file of state that is read, in bytes.
 const maxState = 1 << 30
 

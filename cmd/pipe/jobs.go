@@ -1,0 +1,724 @@
+package main
+
+// This file holds the commands for jobs.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alessio/shellescape"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner"
+	"github.com/pipe-runner/pipe/runner/job"
+)
+
+// openStore returns the jobs of the user.
+func openStore() (*job.Store, error) {
+	dir, err := runner.StateDir(os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	return &job.Store{Dir: dir}, nil
+}
+
+// findJob returns the job that is meant by an argument.
+func findJob(name string) (*job.Store, *job.Info, error) {
+	s, err := openStore()
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := s.Find(name)
+	return s, info, err
+}
+
+// completeJobs offers the names and ids of jobs.
+func completeJobs(_ *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	s, err := openStore()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	list, _ := s.List()
+	var out []string
+	for _, i := range list {
+		note := fmt.Sprintf("%s, %s", i.State, i.Command)
+		out = append(out, i.Name+"\t"+note, i.ID+"\t"+note)
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+// untilSignal returns a context that SIGINT and SIGTERM end.
+func untilSignal() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+}
+
+type jobJSON struct {
+	*job.Info
+	Processes int     `json:"processCount"`
+	CPU       float64 `json:"cpuSeconds"`
+	RSS       int64   `json:"rss"` // bytes
+	LastLine  string  `json:"lastLine"`
+}
+
+func jobsCommand() *cobra.Command {
+	var asJSON, all, watch bool
+	c := &cobra.Command{
+		Use:   "jobs",
+		Short: "List the jobs that steps with detached left",
+		Long: `List the jobs that go on, of all pipelines: their state and age, what they use,
+and their last line. With --all also those that have ended.
+
+A job is named in other commands by its id, the name of its step, or the
+beginning of either that no other job has.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := openStore()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				list, err := s.List()
+				if err != nil {
+					return err
+				}
+				out := []jobJSON{}
+				for _, i := range list {
+					if all || i.State.Live() {
+						u := i.Usage()
+						i.Environ = nil
+						out = append(out, jobJSON{i, u.Processes, u.CPU.Seconds(), u.RSS, lastLine(s, i.ID)})
+					}
+				}
+				return printJSON(c, out)
+			}
+			if watch {
+				return watchJobs(c, s, all)
+			}
+			return jobTable(c.OutOrStdout(), s, all, nil, 0)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing them, until Ctrl-C")
+	c.AddCommand(unitCommand())
+	return c
+}
+
+// watchJobs shows the table again every second.
+func watchJobs(c *cobra.Command, s *job.Store, all bool) error {
+	ctx, stop := untilSignal()
+	defer stop()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	used := map[string]time.Duration{}
+	for before := time.Now(); ; {
+		var b bytes.Buffer
+		if colors(os.Stdout) {
+			b.WriteString("\x1b[H\x1b[2J")
+		}
+		now := time.Now()
+		if err := jobTable(&b, s, all, used, now.Sub(before)); err != nil {
+			return err
+		}
+		before = now
+		if _, err := c.OutOrStdout().Write(b.Bytes()); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// jobTable writes the table of jobs. used has what each had used since some time
+// ago, or is nil: then the share of the CPU is that since the start.
+func jobTable(out io.Writer, s *job.Store, all bool, used map[string]time.Duration, since time.Duration) error {
+	list, err := s.List()
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tNAME\tSTATE\tAGE\tCPU\tMEMORY\tLAST LINE")
+	hidden := 0
+	for _, i := range list {
+		if !all && !i.State.Live() {
+			hidden++
+			continue
+		}
+		cpu, memory := "-", "-"
+		if u := i.Usage(); u.Processes > 0 {
+			took, span := u.CPU, time.Since(i.Started)
+			if before, ok := used[i.ID]; ok && since > 0 {
+				took, span = u.CPU-before, since
+			}
+			if used != nil {
+				used[i.ID] = u.CPU
+			}
+			cpu = fmt.Sprintf("%.0f%%", 100*max(0, took.Seconds())/max(span.Seconds(), 0.01))
+			memory = bytesText(u.RSS)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", i.ID, oneLine(i.Name), stateText(i), age(i), cpu, memory, oneLine(lastLine(s, i.ID)))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if hidden > 0 {
+		fmt.Fprintf(os.Stderr, "pipe: %d that have ended are not shown; --all shows them\n", hidden)
+	}
+	return nil
+}
+
+// stateText says how it is with a job.
+func stateText(i *job.Info) string {
+	switch {
+	case i.Problem != "":
+		return fmt.Sprintf("%s (%s)", i.State, i.Problem)
+	case i.State == job.Exited && i.Signal != "":
+		return fmt.Sprintf("exited (%s)", i.Signal)
+	case i.State == job.Exited:
+		return fmt.Sprintf("exited (%d)", i.ExitCode)
+	case i.State.Live() && i.Restarts > 0:
+		return fmt.Sprintf("%s (%d restarts)", i.State, i.Restarts)
+	}
+	return string(i.State)
+}
+
+// age says for how long a job has run, or when it ended.
+func age(i *job.Info) string {
+	switch {
+	case i.State == job.Unreadable:
+		return "-"
+	case i.State.Live() && !i.Started.IsZero():
+		return span(time.Since(i.Started))
+	case i.Ended.IsZero():
+		return span(time.Since(i.Created))
+	}
+	return span(time.Since(i.Ended)) + " ago"
+}
+
+func span(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd", int(d.Hours())/24)
+}
+
+func bytesText(n int64) string {
+	switch {
+	case n < 1<<20:
+		return fmt.Sprintf("%dKiB", n>>10)
+	case n < 10<<30:
+		return fmt.Sprintf("%dMiB", n>>20)
+	}
+	return fmt.Sprintf("%dGiB", n>>30)
+}
+
+// lastLine returns the last line that a job wrote.
+func lastLine(s *job.Store, id string) string {
+	l, _ := s.LastLine(id)
+	return string(l.Text)
+}
+
+func logsCommand() *cobra.Command {
+	var follow, onlyErr, stamps bool
+	var since string
+	tail := -1
+	c := &cobra.Command{
+		Use:   "logs JOB",
+		Short: "Print what a job wrote, its stdout on stdout and its stderr on stderr",
+		Long: `Print what a job wrote: its stdout on stdout, and its stderr, with what its
+keeper has to say, on stderr. Old output goes when the log is full (5 files of
+8 MiB).`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeJobs,
+		RunE: func(c *cobra.Command, args []string) error {
+			from, err := sinceTime(since)
+			if err != nil {
+				return err
+			}
+			s, info, err := findJob(args[0])
+			if err != nil {
+				return err
+			}
+			ctx, stop := untilSignal()
+			defer stop()
+			p := &logPrinter{out: c.OutOrStdout(), errs: c.ErrOrStderr(), onlyErr: onlyErr, stamps: stamps, since: from}
+			if tail >= 0 {
+				if p.skip, err = countLines(ctx, s, info.ID, p, tail); err != nil {
+					return err
+				}
+			}
+			if err := s.Logs(ctx, info.ID, follow, p.line); err != nil {
+				return err
+			}
+			if info.LogLost > 0 {
+				fmt.Fprintf(os.Stderr, "pipe: %d bytes of output are missing: they could not be written\n", info.LogLost)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes, until the job ends or Ctrl-C")
+	c.Flags().StringVar(&since, "since", "", "only what is not older: a duration such as 10m, or a time such as 2026-01-02T15:04:05Z")
+	c.Flags().BoolVar(&onlyErr, "stderr", false, "only its stderr")
+	c.Flags().BoolVarP(&stamps, "timestamps", "t", false, "begin lines with their time")
+	c.Flags().IntVarP(&tail, "tail", "n", -1, "only so many of the last lines")
+	return c
+}
+
+// sinceTime reads a duration before now, or a time.
+func sinceTime(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return time.Now().Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02"} {
+		if at, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--since %s: expected a duration such as 10m, or a time such as 2026-01-02T15:04:05Z", s)
+}
+
+// logPrinter writes lines of a log to where they belong.
+type logPrinter struct {
+	out, errs       io.Writer
+	onlyErr, stamps bool
+	since           time.Time
+	skip            int
+	midway          [2]bool // of stdout and stderr
+}
+
+func (p *logPrinter) wants(l job.LogLine) bool {
+	return (!p.onlyErr || l.Stream == job.Stderr) && !l.Time.Before(p.since)
+}
+
+func (p *logPrinter) line(l job.LogLine) error {
+	if !p.wants(l) {
+		return nil
+	}
+	if p.skip > 0 {
+		if !l.Partial {
+			p.skip--
+		}
+		return nil
+	}
+	w, k, prefix := p.out, 0, ""
+	if l.Stream != job.Stdout {
+		w, k = p.errs, 1
+	}
+	if l.Stream == job.Keep {
+		prefix = "pipe: "
+	}
+	if p.stamps && !p.midway[k] {
+		prefix = l.Time.Local().Format("2006-01-02T15:04:05.000Z07:00 ") + prefix
+	}
+	if p.midway[k] = l.Partial; !l.Partial {
+		l.Text = append(l.Text, '\n')
+	}
+	_, err := w.Write(append([]byte(prefix), l.Text...))
+	return err
+}
+
+// countLines returns how many lines to skip, so that the last n are left.
+func countLines(ctx context.Context, s *job.Store, id string, p *logPrinter, n int) (int, error) {
+	count := 0
+	err := s.Logs(ctx, id, false, func(l job.LogLine) error {
+		if p.wants(l) && !l.Partial {
+			count++
+		}
+		return nil
+	})
+	return max(0, count-n), err
+}
+
+func waitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "wait JOB",
+		Short:             "Wait until a job has ended, and exit with its status",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeJobs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, info, err := findJob(args[0])
+			if err != nil {
+				return err
+			}
+			ctx, stop := untilSignal()
+			defer stop()
+			if info, err = s.Wait(ctx, info.ID); err != nil {
+				if ctx.Err() != nil {
+					return exitError(130)
+				}
+				return err
+			}
+			return jobStatus(info)
+		},
+	}
+}
+
+// jobStatus is the exit status that a job gives, said where it is not its own.
+func jobStatus(i *job.Info) error {
+	switch i.State {
+	case job.Lost, job.Unreadable:
+		fmt.Fprintf(os.Stderr, "pipe: job %s is %s: %s\n", i.ID, i.State, i.Problem)
+		return exitError(1)
+	case job.Failed:
+		fmt.Fprintf(os.Stderr, "pipe: job %s failed: %s\n", i.ID, i.Error)
+		return exitError(max(1, i.ExitCode))
+	}
+	if i.ExitCode != 0 {
+		return exitError(i.ExitCode)
+	}
+	return nil
+}
+
+func stopCommand() *cobra.Command {
+	var sig string
+	var grace time.Duration
+	var kill bool
+	c := &cobra.Command{
+		Use:   "stop JOB…",
+		Short: "End jobs, with all of their processes",
+		Long: `End jobs, with all of their processes: by their killSignal, and after their
+killAfter by SIGKILL. To stop one that has ended is no error.`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeJobs,
+		RunE: func(c *cobra.Command, args []string) error {
+			var signal syscall.Signal
+			var err error
+			if sig != "" {
+				if signal, err = pipeline.ParseSignal(sig); err != nil {
+					return err
+				}
+			}
+			var wait *time.Duration
+			if c.Flags().Changed("grace") {
+				wait = &grace
+			}
+			if kill {
+				wait = new(time.Duration)
+			}
+			ctx, stop := untilSignal()
+			defer stop()
+			for _, name := range args {
+				s, info, err := findJob(name)
+				if err != nil {
+					return err
+				}
+				was := info.State.Live()
+				if info, err = s.Stop(ctx, info.ID, signal, wait); err != nil {
+					return err
+				}
+				if was {
+					fmt.Fprintf(c.OutOrStdout(), "%s (%s): %s\n", info.ID, info.Name, stateText(info))
+				} else {
+					fmt.Fprintf(c.OutOrStdout(), "%s (%s): %s already\n", info.ID, info.Name, stateText(info))
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&sig, "signal", "s", "", "the signal to begin with (default: the step's killSignal)")
+	c.Flags().DurationVar(&grace, "grace", 0, "time until SIGKILL (default: the step's killAfter)")
+	c.Flags().BoolVarP(&kill, "kill", "k", false, "SIGKILL at once")
+	return c
+}
+
+// rebind returns the job that the step of a job is now.
+func rebind(i *job.Info) (*runner.JobSpec, error) {
+	switch {
+	case i.File == "" || i.Problem != "" && i.State == job.Unreadable:
+		return nil, fmt.Errorf("job %s does not come from a file", i.ID)
+	case i.Secret:
+		return nil, fmt.Errorf("a parameter or argument of job %s held a secret, which is not stored; run its pipeline again", i.ID)
+	}
+	p, err := load(i.File)
+	if err != nil {
+		return nil, err
+	}
+	return (&runner.Runner{Dir: i.Dir, Params: i.Params, Args: i.Args}).BindJob(p, i.Name)
+}
+
+func restartCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "restart JOB",
+		Short: "Stop a job if it goes on, and start its step anew",
+		Long: `Stop a job if it goes on, and start its step anew: the file is read again, and
+the environment is the one of this call. What differs in it is shown: +NAME is
+new, -NAME is gone, ~NAME has another value.`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeJobs,
+		RunE: func(c *cobra.Command, args []string) error {
+			s, info, err := findJob(args[0])
+			if err != nil {
+				return err
+			}
+			spec, err := rebind(info) // before anything is stopped
+			if err != nil {
+				return err
+			}
+			ctx, stop := untilSignal()
+			defer stop()
+			changes, err := s.EnvironChanges(info, spec)
+			if err != nil {
+				return err
+			}
+			if _, err = s.Stop(ctx, info.ID, 0, nil); err != nil {
+				return err
+			}
+			j, err := s.Start(ctx, spec)
+			if err != nil {
+				fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
+				var se *runner.StartError
+				if errors.As(err, &se) {
+					return exitError(se.Code)
+				}
+				return exitError(1)
+			}
+			if len(changes) > 0 {
+				fmt.Fprintf(c.OutOrStdout(), "environment: %s\n", strings.Join(changes, " "))
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s (%s): started, after %s\n", j.ID(), spec.Name, info.ID)
+			return err
+		},
+	}
+}
+
+func attachCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "attach JOB",
+		Short: "Show what a job writes from now on, and exit with its status; Ctrl-C leaves it alone",
+		Long: `Show what a job writes from now on, until it ends, and exit with its status. It
+does not get what is typed: its stdin is not a terminal. Ctrl-C ends the showing,
+and not the job.`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeJobs,
+		RunE: func(c *cobra.Command, args []string) error {
+			s, info, err := findJob(args[0])
+			if err != nil {
+				return err
+			}
+			ctx, stop := untilSignal()
+			defer stop()
+			p := &logPrinter{out: c.OutOrStdout(), errs: c.ErrOrStderr(), since: time.Now()}
+			if err := s.Logs(ctx, info.ID, true, p.line); err != nil {
+				return err
+			}
+			if ctx.Err() != nil {
+				if term.IsTerminal(int(os.Stderr.Fd())) {
+					fmt.Fprintln(os.Stderr)
+				}
+				fmt.Fprintf(os.Stderr, "pipe: detached; job %s goes on\n", info.ID)
+				return nil
+			}
+			if info, err = s.Get(info.ID); err != nil {
+				return err
+			}
+			return jobStatus(info)
+		},
+	}
+}
+
+func rmCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "rm JOB…",
+		Short:             "Remove jobs that have ended, with their logs",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeJobs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			for _, name := range args {
+				s, info, err := findJob(name)
+				if err != nil {
+					return err
+				}
+				if err := s.Remove(info.ID); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func pruneCommand() *cobra.Command {
+	var older time.Duration
+	c := &cobra.Command{
+		Use:   "prune",
+		Short: "Remove all jobs that have ended, with their logs",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := openStore()
+			if err != nil {
+				return err
+			}
+			ids, err := s.Prune(older)
+			fmt.Fprintf(c.OutOrStdout(), "%d removed\n", len(ids))
+			return err
+		},
+	}
+	c.Flags().DurationVar(&older, "older", 0, "only those that ended longer ago, such as 24h")
+	return c
+}
+
+func unitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "unit JOB",
+		Short: "Print a systemd unit for a job that is to outlive a reboot",
+		Long: `Print a unit file for systemd that does what the job does: systemd is then what
+keeps it, and no keeper. Save it as ~/.config/systemd/user/NAME.service, and
+start it with: systemctl --user enable --now NAME`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeJobs,
+		RunE: func(c *cobra.Command, args []string) error {
+			_, info, err := findJob(args[0])
+			if err != nil {
+				return err
+			}
+			spec, err := rebind(info)
+			if err != nil {
+				return err
+			}
+			text, err := unitFile(info, spec)
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(c.OutOrStdout(), text)
+			return err
+		},
+	}
+}
+
+// unitFile returns the unit of a job. The program runs under systemd itself; what
+// is no plain program runs as pipe run does it, in the foreground.
+func unitFile(info *job.Info, spec *runner.JobSpec) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[Unit]\nDescription=%s\n\n[Service]\nType=exec\n", unitText(info.Name+", a job of "+info.File))
+	st := spec.Stages[0]
+	words := append([]string{}, st.Args...)
+	plain := len(spec.Stages) == 1 && !st.Shell && st.Input == "" && len(spec.Hidden) == 0 && spec.Timeout == 0
+	dir := spec.Dir
+	if plain {
+		path, err := runner.Local{}.LookPath(st.Program, st.Path, st.Dir)
+		if err != nil {
+			return "", err
+		}
+		if words[0], dir = path, st.Dir; st.Args[0] != st.Program {
+			fmt.Fprintf(&b, "# its own name was %s\n", shellescape.Quote(st.Args[0]))
+		}
+		for _, kv := range st.Env {
+			fmt.Fprintf(&b, "Environment=%s\n", unitWord(kv))
+		}
+		for fd, key := range []string{"", "StandardOutput", "StandardError"} {
+			switch {
+			case fd == 0:
+			case st.Stdio[fd] == pipeline.StdioIgnore:
+				fmt.Fprintf(&b, "%s=null\n", key)
+			case st.Stdio[fd] == pipeline.StdioFile && st.Append[fd]:
+				fmt.Fprintf(&b, "%s=append:%s\n", key, unitText(st.Files[fd]))
+			case st.Stdio[fd] == pipeline.StdioFile:
+				fmt.Fprintf(&b, "%s=truncate:%s\n", key, unitText(st.Files[fd]))
+			}
+		}
+	} else {
+		exe, err := os.Executable()
+		if err != nil {
+			return "", err
+		}
+		words = []string{exe, "run", "--foreground", "--output", "plain"}
+		for name, values := range info.Params {
+			for _, v := range values {
+				words = append(words, "-p", name+"="+v)
+			}
+		}
+		words = append(words, info.File, info.Name)
+		if info.Args != nil {
+			words = append(append(words, "--"), info.Args...)
+		}
+	}
+	fmt.Fprintf(&b, "WorkingDirectory=%s\nExecStart=", unitText(dir))
+	for i, w := range words {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(strings.ReplaceAll(unitWord(w), "$", "$$")) // ExecStart alone expands variables
+	}
+	opts := st.Options
+	fmt.Fprintf(&b, "\nKillMode=control-group\nKillSignal=%s\n", pipeline.SignalName(spec.KillSignal))
+	if spec.KillAfter > 0 {
+		fmt.Fprintf(&b, "TimeoutStopSec=%s\n", seconds(spec.KillAfter))
+	} else {
+		b.WriteString("TimeoutStopSec=infinity\n")
+	}
+	if plain && opts.UID != nil {
+		fmt.Fprintf(&b, "User=%d\n", *opts.UID)
+	}
+	if plain && opts.GID != nil {
+		fmt.Fprintf(&b, "Group=%d\n", *opts.GID)
+	}
+	r := spec.Restart
+	switch r.Policy {
+	case pipeline.RestartNever:
+		b.WriteString("Restart=no\n")
+	case pipeline.RestartOnFailure:
+		b.WriteString("Restart=on-failure\n")
+	case pipeline.RestartAlways:
+		b.WriteString("Restart=always\n")
+	}
+	if r.Policy != pipeline.RestartNever {
+		fmt.Fprintf(&b, "RestartSec=%s\n", seconds(r.GetDelay()))
+		if !r.Fixed {
+			b.WriteString("RestartSteps=6\nRestartMaxDelaySec=60\n")
+		}
+	}
+	b.WriteString("\n[Install]\nWantedBy=default.target\n")
+	text := b.String()
+	if r.Policy != pipeline.RestartNever && r.GetMaxRestarts() > 0 {
+		limit := fmt.Sprintf("StartLimitBurst=%d\nStartLimitIntervalSec=%s\n", r.GetMaxRestarts()+1, seconds(r.GetWindow()))
+		text = strings.Replace(text, "\n[Service]", limit+"\n[Service]", 1)
+	}
+	return text, nil
+}
+
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
+
+// unitText makes a value safe where systemd takes a line: its specifiers are
+// doubled.
+func unitText(s string) string { return strings.ReplaceAll(oneWord(s), "%", "%%") }
+
+// unitWord quotes a word as systemd.service(5) unquotes it.
+func unitWord(s string) string {
+	return `"` + unitText(strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)) + `"`
+}
+
+// oneWord keeps control characters from ending a line.
+func oneWord(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if c < ' ' || c == 0x7f {
+			fmt.Fprintf(&b, `\x%02x`, c)
+			continue
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}

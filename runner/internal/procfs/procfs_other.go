@@ -1,0 +1,26 @@
+//go:build !linux
+
+package procfs
+
+// This file stands in where there is no /proc as Linux has it.
+
+import "time"
+
+// Stat is what is known of a process.
+type Stat struct {
+	Comm       string
+	State      byte
+	Ppid, Pgrp int
+	Start      string
+	CPU        time.Duration
+	RSS        int64
+}
+
+// ReadStat knows of no process.
+func ReadStat(int) (Stat, bool) { return Stat{}, false }
+
+// BootID returns "".
+func BootID() string { return "" }
+
+// Descendants returns none.
+func Descendants(int) []int { return nil }

@@ -1,0 +1,312 @@
+package job
+
+// This file holds the keeper of a job: the parent of its processes, which
+// writes down what becomes of them.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner"
+	"github.com/pipe-runner/pipe/runner/guard"
+	"github.com/pipe-runner/pipe/runner/internal/procfs"
+	"github.com/pipe-runner/pipe/runner/internal/state"
+)
+
+// Keeper is the main function of a keeper; it returns its exit status. A program
+// calls it first thing where its first argument is [KeeperArg].
+func Keeper() int {
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(4 << 20) // what it holds is small; so is what it leaves lying about
+	// Signals are taken, not ignored: what is ignored would be in the job too.
+	deaf := make(chan os.Signal, 1)
+	signal.Notify(deaf, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2)
+	stops := make(chan os.Signal, 4)
+	signal.Notify(stops, syscall.SIGTERM)
+	for _, fd := range []int{0, 1, 2, 3} {
+		unix.CloseOnExec(fd)
+	}
+	var o order
+	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil || o.File == nil || o.Spec == nil {
+		return 1 // who started it is gone
+	}
+	k := &keeper{
+		dir: o.Dir, file: o.File, spec: o.Spec, stops: stops, guard: guard.Adopt(),
+		log: &logWriter{dir: o.Dir, limit: o.LogSize, files: o.LogFiles},
+	}
+	if null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		_ = unix.Dup3(null, 0, unix.O_CLOEXEC)
+		_ = unix.Close(null)
+	}
+	k.keep()
+	return 0
+}
+
+// keeper keeps one job.
+type keeper struct {
+	dir   string
+	spec  *runner.JobSpec
+	stops <-chan os.Signal
+	guard *guard.Guard
+	log   *logWriter
+
+	mu       sync.Mutex
+	file     *file
+	unsaved  bool
+	answered bool
+	stopping atomic.Bool
+}
+
+// change changes what is known of the job, and writes it down.
+func (k *keeper) change(f func(*Info)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f(&k.file.Info)
+	k.log.mu.Lock()
+	k.file.LogLost = k.log.lost
+	k.log.mu.Unlock()
+	k.unsaved = k.file.save(k.dir) != nil
+}
+
+// saved keeps trying until it is written down, for as long as it takes: the end
+// of a job is not lost because the disk is full.
+func (k *keeper) saved() {
+	for delay := 100 * time.Millisecond; ; delay = min(2*delay, 10*time.Second) {
+		k.mu.Lock()
+		unsaved := k.unsaved
+		k.mu.Unlock()
+		if !unsaved {
+			return
+		}
+		if _, err := os.Stat(k.dir); errors.Is(err, os.ErrNotExist) {
+			return // somebody removed it
+		}
+		time.Sleep(delay)
+		k.change(func(*Info) {})
+	}
+}
+
+// answer tells who started the job that it runs, or why not; once.
+func (k *keeper) answer(a answer) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.answered {
+		return
+	}
+	k.answered = true
+	_ = json.NewEncoder(os.Stdout).Encode(a)
+	if null, err := unix.Open(os.DevNull, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
+		_ = unix.Dup3(null, 1, unix.O_CLOEXEC)
+		_ = unix.Close(null)
+	}
+}
+
+func (k *keeper) say(format string, args ...any) {
+	k.log.write(Keep, []byte(fmt.Sprintf(format, args...)+"\n"))
+}
+
+// keep runs the job until it is over.
+func (k *keeper) keep() {
+	policy := k.spec.Restart
+	began := time.Now()
+	var restarts []time.Time
+	delay := policy.GetDelay()
+	for {
+		started := time.Now()
+		res := k.once()
+		k.over(res)
+		var se *runner.StartError
+		switch {
+		case k.stopping.Load():
+			k.change(func(i *Info) { i.State = Stopped })
+			k.answer(answer{"it was stopped while it started", 143})
+			k.saved()
+			return
+		case errors.As(res.Err, &se):
+			k.change(func(i *Info) { i.State, i.Error = Failed, se.Error() })
+			k.say("cannot be started: %s", se)
+			k.answer(answer{se.Error(), se.Code})
+			k.saved()
+			return
+		}
+		k.answer(answer{})
+		again := policy.Policy == pipeline.RestartAlways || policy.Policy == pipeline.RestartOnFailure && res.Status != runner.StatusSuccess
+		if !again {
+			k.change(func(i *Info) { i.State = Exited })
+			k.saved()
+			return
+		}
+		now := time.Now()
+		window := policy.GetWindow()
+		for window > 0 && len(restarts) > 0 && now.Sub(restarts[0]) > window {
+			restarts = restarts[1:]
+		}
+		if most := policy.GetMaxRestarts(); most > 0 && len(restarts) >= most {
+			span := now.Sub(began)
+			if window > 0 {
+				span = min(span, window)
+			}
+			why := fmt.Sprintf("it ended %d times within %s, the last time with %s", len(restarts)+1, span.Round(time.Second), runnerEnd(res))
+			k.change(func(i *Info) { i.State, i.Error = Failed, why })
+			k.say("failed: %s", why)
+			k.saved()
+			return
+		}
+		restarts = append(restarts, now)
+		if now.Sub(started) > max(10*time.Second, 2*delay) { // it ran well for a while
+			delay = policy.GetDelay()
+		}
+		if !k.pause(delay, policy.Fixed, res) {
+			k.change(func(i *Info) { i.State = Stopped })
+			k.saved()
+			return
+		}
+		if !policy.Fixed {
+			delay = min(2*delay, max(time.Minute, policy.GetDelay()))
+		}
+	}
+}
+
+// pause waits until the job is to be started again; false: it is to stop.
+func (k *keeper) pause(delay time.Duration, fixed bool, res *runner.StepResult) bool {
+	if !fixed && delay > 1 {
+		delay += rand.N(delay/4 + 1) // or all that failed together come back together
+	}
+	k.change(func(i *Info) { i.State = Restarting; i.Restarts++ })
+	k.say("ended with %s; starting again in %s", runnerEnd(res), delay.Round(time.Millisecond))
+	select {
+	case <-time.After(delay):
+		return true
+	case <-k.stops:
+		return false
+	}
+}
+
+func runnerEnd(res *runner.StepResult) string {
+	if res.Signal != "" {
+		return res.Signal
+	}
+	return fmt.Sprintf("exit status %d", res.ExitCode)
+}
+
+// once runs the job one time.
+func (k *keeper) once() *runner.StepResult {
+	stop := make(chan runner.JobStop, 4)
+	done := make(chan struct{})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for {
+			select {
+			case <-k.stops:
+				k.stopping.Store(true)
+				select {
+				case stop <- k.request():
+				case <-done:
+					return
+				}
+				k.change(func(i *Info) { i.State = Stopping })
+			case <-done:
+				return
+			}
+		}
+	}()
+	want := stagesOf(k.spec.Stages)
+	var pids []Process
+	var mu sync.Mutex
+	res := runner.RunJob(runner.Local{Tree: k.guard}, k.spec, func(e runner.Event) {
+		switch e.Type {
+		case runner.EventData:
+			stream := Stdout
+			if e.Stream == runner.Stderr {
+				stream = Stderr
+			}
+			k.log.write(stream, e.Data)
+		case runner.EventWarning:
+			k.say("%s", strings.TrimSpace(e.Message))
+		case runner.EventSpawn:
+			mu.Lock()
+			defer mu.Unlock()
+			if e.Pid > 0 {
+				s, _ := procfs.ReadStat(e.Pid)
+				pids = append(pids, Process{e.Pid, s.Start})
+			}
+			if want--; want == 0 {
+				k.change(func(i *Info) {
+					i.Pids, i.Started, i.Ended = pids, time.Now(), time.Time{}
+					if i.State = Running; k.stopping.Load() {
+						i.State = Stopping
+					}
+				})
+				k.answer(answer{})
+			}
+		}
+	}, stop)
+	grace := k.spec.KillAfter
+	if grace == 0 {
+		grace = 5 * time.Second
+	}
+	if k.stopping.Load() { // who ignored the signal has had its time
+		grace = min(grace, time.Second)
+	}
+	if left := k.guard.EndOrphans(grace); len(left) > 0 {
+		k.say("processes that left the job were ended with it: %s", strings.Join(left, ", "))
+	}
+	close(done)
+	<-watched
+	return res
+}
+
+// over writes down how the job ended this time.
+func (k *keeper) over(res *runner.StepResult) {
+	k.change(func(i *Info) {
+		i.Pids, i.Ended = nil, time.Now()
+		i.ExitCode, i.Signal, i.Reason, i.Error = res.ExitCode, res.Signal, res.Reason, ""
+		if res.Err != nil {
+			i.Error = res.Err.Error()
+		}
+		if res.Status == runner.StatusSuccess {
+			i.Reason = ""
+		}
+	})
+}
+
+// request returns how the job is to be stopped.
+func (k *keeper) request() runner.JobStop {
+	path := filepath.Join(k.dir, "request")
+	data, err := state.Read(path)
+	var r request
+	if err == nil && state.Unseal(data, &r) == nil {
+		_ = os.Remove(path)
+		return runner.JobStop{Signal: r.Signal, Grace: r.Grace}
+	}
+	return runner.JobStop{}
+}
+
+// stagesOf returns how many processes, or shells, a job has.
+func stagesOf(stages []runner.JobStage) int {
+	n := 0
+	for i := range stages {
+		if stages[i].Tee == nil {
+			n++
+		}
+		for _, b := range stages[i].Tee {
+			n += stagesOf(b.Chain)
+		}
+	}
+	return n
+}

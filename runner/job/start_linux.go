@@ -1,0 +1,282 @@
+package job
+
+// This file holds how a job is started: its folder, and its keeper.
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pipe-runner/pipe/runner"
+	"github.com/pipe-runner/pipe/runner/internal/procfs"
+	"github.com/pipe-runner/pipe/runner/internal/state"
+	"github.com/pipe-runner/pipe/safety"
+)
+
+// Start starts a job; see [runner.Jobs]. Of those with the same pipeline file,
+// folder and name one runs at a time: another one is a [RunningError].
+func (s *Store) Start(ctx context.Context, spec *runner.JobSpec) (runner.Job, error) {
+	id, err := s.start(ctx, spec)
+	var se *runner.StartError
+	switch {
+	case err == nil:
+		return &handle{s, id}, nil
+	case errors.As(err, &se):
+		return nil, err
+	}
+	return nil, &runner.StartError{Path: spec.Name, Code: 126, Msg: err.Error(), Err: err}
+}
+
+func (s *Store) start(ctx context.Context, spec *runner.JobSpec) (string, error) {
+	names, err := state.Sub(s.Dir, "names")
+	if err != nil {
+		return "", err
+	}
+	if _, err := state.Sub(s.Dir, "jobs"); err != nil {
+		return "", err
+	}
+	h, err := state.NewHasher(s.Dir)
+	if err != nil {
+		return "", err
+	}
+	key := h.Digest(spec.File, spec.Dir, spec.Name)
+	name, err := state.OpenFile(filepath.Join(names, key), os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return "", err
+	}
+	defer name.Close()
+	for {
+		held, err := state.TryLock(name)
+		if err != nil {
+			return "", err
+		}
+		if held {
+			break
+		}
+		if err := poll(ctx); err != nil {
+			return "", err
+		}
+	}
+	before := make([]byte, 8)
+	if n, _ := name.ReadAt(before, 0); n == len(before) && idForm.Match(before) {
+		if info := s.read(string(before)); info != nil && info.State.Live() {
+			return "", &RunningError{spec.Name, info.ID}
+		}
+	}
+	id, err := s.folder()
+	if err != nil {
+		return "", err
+	}
+	if _, err = name.WriteAt([]byte(id), 0); err == nil {
+		err = s.keeper(ctx, id, key, spec, h)
+	}
+	if err != nil {
+		_ = os.RemoveAll(s.job(id)) // nothing was started
+		return "", err
+	}
+	return id, nil
+}
+
+// folder makes the folder of a new job, and returns its id.
+func (s *Store) folder() (string, error) {
+	for range 100 {
+		b := make([]byte, 4)
+		_, _ = rand.Read(b) // it cannot fail
+		id := hex.EncodeToString(b)
+		err := os.Mkdir(s.job(id), 0o700)
+		if !errors.Is(err, os.ErrExist) {
+			return id, err
+		}
+	}
+	return "", errors.New("no id is free")
+}
+
+// order is what a keeper is told on its stdin.
+type order struct {
+	Dir      string // of the job
+	File     *file
+	Spec     *runner.JobSpec
+	LogSize  int64
+	LogFiles int
+}
+
+// answer is what a keeper says once the job runs, or cannot.
+type answer struct {
+	Error string
+	Code  int
+}
+
+// keeper starts the keeper of a job, and returns once the job runs.
+func (s *Store) keeper(ctx context.Context, id, key string, spec *runner.JobSpec, h *state.Hasher) error {
+	f := newFile(id, key, spec, h)
+	lock, err := state.OpenFile(filepath.Join(s.job(id), "lock"), os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return err
+	}
+	defer lock.Close() // the keeper has it too, and the lock is of both
+	if held, err := state.TryLock(lock); err != nil || !held {
+		return fmt.Errorf("%s cannot be locked: %w", lock.Name(), errors.Join(err))
+	}
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer inR.Close()
+	defer inW.Close()
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer outR.Close()
+	defer outW.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	argv := s.Helper
+	path := ""
+	if argv == nil {
+		argv, path = []string{"pipe"}, "/proc/self/exe"
+	} else if path, err = safety.LookPath(argv[0], os.Getenv("PATH"), "/"); err != nil {
+		return err
+	}
+	argv = append(append([]string{}, argv...), KeeperArg, spec.Name)
+	proc, err := os.StartProcess(path, argv, &os.ProcAttr{
+		Dir:   "/", // it keeps no file system busy
+		Env:   []string{"GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0"},
+		Files: []*os.File{inR, outW, null, lock},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return fmt.Errorf("no keeper: %w", err)
+	}
+	_ = inR.Close()
+	_ = outW.Close()
+	go func() { _, _ = proc.Wait() }()
+	if s.Keep != nil {
+		if err := s.Keep(proc.Pid); err != nil {
+			return err
+		}
+	}
+	st, _ := procfs.ReadStat(proc.Pid)
+	f.Keeper = Process{proc.Pid, st.Start}
+	if err := f.save(s.job(id)); err != nil {
+		return err // the keeper ends, as it is told nothing
+	}
+	size, files := s.LogSize, s.LogFiles
+	if size <= 0 {
+		size = 8 << 20
+	}
+	if files <= 0 {
+		files = 5
+	}
+	if err := json.NewEncoder(inW).Encode(order{s.job(id), f, spec, size, files}); err != nil {
+		return fmt.Errorf("the keeper (pid %d) ended at once: %w", proc.Pid, err)
+	}
+	_ = inW.Close()
+	stop := context.AfterFunc(ctx, func() { _ = signalProcess(f.Keeper, syscall.SIGTERM) })
+	defer stop()
+	var a answer
+	if err := json.NewDecoder(outR).Decode(&a); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it was killed")
+		}
+		return fmt.Errorf("the keeper (pid %d) says nothing: %w", proc.Pid, err)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if a.Error != "" {
+		return &runner.StartError{Path: spec.Name, Code: a.Code, Msg: a.Error}
+	}
+	return nil
+}
+
+// newFile returns what is known of a job before it has started.
+func newFile(id, key string, spec *runner.JobSpec, h *state.Hasher) *file {
+	redactor, _ := safety.NewRedactor(spec.Hidden)
+	f := &file{Version: version, Boot: procfs.BootID(), Key: key}
+	f.Info = Info{
+		ID: id, Name: spec.Name, File: spec.File, Dir: spec.Dir, Params: map[string][]string{}, Command: spec.Command,
+		State: Starting, Created: time.Now(), Restart: spec.Restart.Policy.String(), Environ: environ(spec, h),
+	}
+	clean := func(words []string) []string {
+		out := make([]string, len(words))
+		for i, w := range words {
+			out[i] = redactor.String(w)
+			f.Secret = f.Secret || out[i] != w
+		}
+		return out
+	}
+	for name, words := range spec.Params {
+		f.Params[name] = clean(words)
+	}
+	if spec.Args != nil {
+		f.Args = clean(spec.Args)
+	}
+	return f
+}
+
+// environ returns digests of the variables of a job.
+func environ(spec *runner.JobSpec, h *state.Hasher) map[string]string {
+	out := map[string]string{}
+	var add func([]runner.JobStage)
+	add = func(stages []runner.JobStage) {
+		for i := range stages {
+			for _, kv := range stages[i].Env {
+				if name, value, ok := strings.Cut(kv, "="); ok {
+					out[name] = h.Digest(value)
+				}
+			}
+			for _, b := range stages[i].Tee {
+				add(b.Chain)
+			}
+		}
+	}
+	add(spec.Stages)
+	return out
+}
+
+// EnvironChanges says how the variables of a job differ from those of a
+// specification: "+NAME" is new, "-NAME" is gone, "~NAME" has another value.
+func (s *Store) EnvironChanges(info *Info, spec *runner.JobSpec) ([]string, error) {
+	h, err := state.NewHasher(s.Dir)
+	if err != nil {
+		return nil, err
+	}
+	now := environ(spec, h)
+	var out []string
+	for name, sum := range now {
+		switch old, ok := info.Environ[name]; {
+		case !ok:
+			out = append(out, "+"+name)
+		case old != sum:
+			out = append(out, "~"+name)
+		}
+	}
+	for name := range info.Environ {
+		if _, ok := now[name]; !ok {
+			out = append(out, "-"+name)
+		}
+	}
+	return out, nil
+}
+
+// save writes the file of a job, so that it outlives a crash of the machine.
+func (f *file) save(dir string) error {
+	data, err := state.Seal(f)
+	if err != nil {
+		return err
+	}
+	return state.ReplaceSynced(filepath.Join(dir, "job"), data)
+}
