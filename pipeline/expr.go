@@ -722,6 +722,10 @@ func (w *exprWalker) stepField(step, name string) {
 	if name != "stdout" && name != "stderr" {
 		return
 	}
+	if s.Background || s.Detached {
+		w.c.add(w.e.pos, "steps.%s.%s: the output of a service or a job is not kept for expressions", step, name)
+		return
+	}
 	if last := s.Stages[len(s.Stages)-1]; !last.Buffered() {
 		w.c.add(w.e.pos, "steps.%s.%s: %s streams its output and keeps none; use execFile (or exec) to keep it", step, name, last.Action)
 	}

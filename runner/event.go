@@ -22,11 +22,12 @@ const (
 	EventStepEnd                        // Result
 	EventRunEnd                         // the last event
 	EventRerun                          // a step runs though it ended well before: Message says why
+	EventReady                          // a service can be used
 	EventJob                            // a job was started: Message is its id
 	EventRetry                          // an attempt failed, and another comes: Result, Attempt, Delay
 )
 
-var eventNames = []string{"none", "stepStart", "spawn", "data", "exit", "close", "warning", "stepEnd", "runEnd", "rerun", "job", "retry"}
+var eventNames = []string{"none", "stepStart", "spawn", "data", "exit", "close", "warning", "stepEnd", "runEnd", "rerun", "ready", "job", "retry"}
 
 // String returns the name of the type, as in "stepStart".
 func (t EventType) String() string { return eventNames[t] }
@@ -93,6 +94,7 @@ const (
 	ReasonMaxBuffer   Reason = "maxBuffer"
 	ReasonSpawn       Reason = "spawn"
 	ReasonExpression  Reason = "expression"
+	ReasonReady       Reason = "ready"
 )
 
 // StepResult is what came of one step.

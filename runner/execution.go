@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -42,6 +43,15 @@ type execution struct {
 	nextBound int      // the first that is not plumbed
 	teeFiles  []string
 	after     string // the step before this one that ran again, in a resumed run
+
+	// Of a service.
+	leaving   bool // it was asked to end, as the run does; belongs to the loop
+	unready   chan error
+	lineSeen  chan struct{} // closed by a line that matches
+	sawLine   sync.Once
+	notify    *net.UnixConn
+	notifyDir string
+	quiet     bool // a probe: nothing is told
 
 	last   *record // of an earlier execution of a step with sources; nil: none
 	finger *fingerprint
@@ -92,7 +102,11 @@ func (ex *execution) requestStop(req stopRequest) {
 	}
 }
 
-func (ex *execution) emit(e Event) { ex.r.emitFor(ex.u, e) }
+func (ex *execution) emit(e Event) {
+	if !ex.quiet {
+		ex.r.emitFor(ex.u, e)
+	}
+}
 
 func (ex *execution) warn(msg string) {
 	ex.emit(Event{Type: EventWarning, Message: ex.r.redactor.String(msg)})
@@ -137,6 +151,9 @@ func (ex *execution) begin() {
 	ex.result.Status, ex.result.ExitCode = StatusSuccess, 0
 	ex.lastByte.Store(time.Now().UnixNano())
 	ex.full = make(chan struct{}, 1)
+	if ex.step.Background {
+		ex.unready, ex.lineSeen = make(chan error, 1), make(chan struct{})
+	}
 	ex.timers = newTimers(ex)
 }
 
@@ -150,11 +167,24 @@ func (ex *execution) execute() {
 // processes starts the processes of the step, unless there is an error, and
 // waits for their end.
 func (ex *execution) processes(err error) {
+	if err == nil && ex.step.Ready != nil && ex.step.Ready.Notify {
+		err = ex.listenNotify()
+		defer ex.closeNotify()
+	}
 	if err == nil {
 		err = ex.plumb()
 	}
 	if err == nil {
 		err = ex.start()
+	}
+	if err == nil && ex.step.Background {
+		ctx, cancel := context.WithCancel(context.Background())
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			ex.awaitReady(ctx)
+		}()
+		defer func() { cancel(); <-over }()
 	}
 	if err != nil {
 		ex.fail(err)
@@ -491,15 +521,17 @@ func (ex *execution) stdout(p *proc) (err error) {
 // Where nobody listens that is the runner's own file, and no byte is copied.
 func (ex *execution) stream(p *proc, which Stream) (io.Writer, *stream) {
 	st := p.bound.stage
-	if !st.Buffered() && ex.r.sink == nil && ex.step.IdleTimeout == 0 && ex.r.redactor == nil {
+	buffered := st.Buffered() && !ex.step.Background
+	probed := ex.step.Ready != nil && ex.step.Ready.Log != ""
+	if !buffered && ex.r.sink == nil && ex.step.IdleTimeout == 0 && ex.r.redactor == nil && !probed {
 		return ex.r.stdio[which], nil
 	}
-	s := &stream{ex: ex, stage: p.stage, which: which, live: true}
+	s := &stream{ex: ex, stage: p.stage, which: which, live: true, found: !probed}
 	if ex.r.redactor != nil {
 		s.masker = ex.r.redactor.Stream()
 	}
 	ex.streams = append(ex.streams, s)
-	if st.Buffered() {
+	if buffered {
 		s.buf = &buffer{max: st.GetMaxBuffer(), policy: st.OnOverflow}
 		s.live = ex.r.p.Mode == pipeline.Sync
 	}
@@ -664,6 +696,9 @@ func (ex *execution) wait() {
 		case <-timers.kill:
 			timers.kill = nil
 			ex.signal(stopRequest{force: true})
+		case err := <-ex.unready:
+			ex.result.Err = err
+			ex.end(stopRequest{why: ReasonReady}, timers)
 		case <-full:
 			full = nil
 			ex.end(stopRequest{why: ReasonMaxBuffer}, timers)
@@ -974,7 +1009,7 @@ func (ex *execution) judge() {
 	case ReasonTimeout, ReasonIdleTimeout:
 		res.Status, res.ExitCode = StatusFailure, 124
 		res.Command = ex.command() // whose fault it was is not known
-	case ReasonMaxBuffer:
+	case ReasonMaxBuffer, ReasonReady:
 		res.Status, res.ExitCode = StatusFailure, 1
 	}
 	if res.Command == "" && len(ex.procs) > 0 {
@@ -1025,6 +1060,9 @@ type stream struct {
 	// after its end the step's.
 	masker *safety.Masker
 
+	line  []byte // of what a probe looks at
+	found bool   // it has found what it looked for, or does not look
+
 	mu    sync.Mutex
 	buf   *buffer
 	ended bool
@@ -1033,6 +1071,7 @@ type stream struct {
 // Write takes what a child wrote.
 func (s *stream) Write(b []byte) (int, error) {
 	s.ex.lastByte.Store(time.Now().UnixNano())
+	s.look(b)
 	show, err := s.keep(b)
 	if err != nil {
 		return 0, err

@@ -363,6 +363,8 @@ func (ex *execution) resumes(rec *record, f *fingerprint) string {
 		return fmt.Sprintf("it failed (%s)", rec.Reason)
 	case rec.Status != StatusSuccess.String():
 		return "it was " + rec.Status
+	case ex.step.Background:
+		return "it is a service"
 	case ex.step.If.RunsAfterFailure():
 		return "it cleans up, in every run"
 	}

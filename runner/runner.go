@@ -297,6 +297,8 @@ type run struct {
 	left      int      // nodes that have not ended
 	done      chan *execution
 	freed     chan *execution // whose processes have ended
+	began     chan *execution // services that are ready
+	services  []*execution    // those, in the order in which they were
 	stopping  bool
 	noMore    bool // nothing starts any more, not even to clean up
 	cause     *StepResult
@@ -367,7 +369,8 @@ func (r *run) loop(ctx context.Context) *Result {
 		ctxDone = nil
 	}
 	r.startReady()
-	for r.left > 0 {
+	for r.left > 0 || len(r.services) > 0 {
+		r.stopServices()
 		var cleanup, wake <-chan time.Time
 		if r.cleanup != nil {
 			cleanup = r.cleanup.C
@@ -378,6 +381,8 @@ func (r *run) loop(ctx context.Context) *Result {
 		select {
 		case ex := <-r.freed:
 			r.free(ex)
+		case ex := <-r.began:
+			r.serviceReady(ex)
 		case ex := <-r.done:
 			r.finished(ex)
 		case <-ctxDone:
@@ -419,6 +424,7 @@ func (r *run) prepare() {
 	r.running = map[*execution]bool{}
 	r.done = make(chan *execution, len(r.p.Steps))
 	r.freed = make(chan *execution, len(r.p.Steps))
+	r.began = make(chan *execution, len(r.p.Steps))
 	r.left = n
 	edge := func(from, to int32) {
 		r.users[from] = append(r.users[from], to)
@@ -481,7 +487,10 @@ func (r *run) stopRunning(req stopRequest) {
 		r.over(l.u)
 	}
 	for ex := range r.running {
-		ex.requestStop(req)
+		if req.force || !r.isService(ex) {
+			ex.leaving = true
+			ex.requestStop(req)
+		}
 	}
 }
 
@@ -639,6 +648,9 @@ func (r *run) finished(ex *execution) {
 		if r.cause != nil {
 			res.CancelledBy = r.cause.Label
 		}
+	}
+	if r.serviceOver(ex, res) {
+		return
 	}
 	r.nodes[u.step].ran = r.nodes[u.step].ran || res.Reused == ""
 	if !r.retry(u) {
