@@ -253,6 +253,9 @@ func (c *checker) step(s *Step) {
 		c.stage(s, st, i < last)
 	}
 	c.service(s)
+	if in := s.Stages[0].Stdin; (len(s.Sources) > 0 || len(s.Generates) > 0) && (in.Kind == StdioInherit || in.Kind == StdioFD) {
+		c.add(in.Pos, "a step with sources is not run where nothing changed, and what the caller gives on stdin is not known; give it a file")
+	}
 	if s.IdleTimeout > 0 && !c.watched(s) {
 		c.add(s.Pos, "idleTimeout counts from the last byte of output, and stdout of the step does not pass through the runner; remove what sends it elsewhere")
 	}

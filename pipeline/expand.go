@@ -56,10 +56,40 @@ func (s *Step) Instances(v *Vars) ([]Instance, error) {
 		return nil, fmt.Errorf("forEach has %d elements; a step runs for at most %d", len(items), MaxInstances)
 	}
 	out := make([]Instance, len(items))
+	seen := make(map[string]bool, len(items))
 	for i, it := range items {
-		out[i] = Instance{Label: strconv.Itoa(i), Item: it}
+		label := itemLabel(it)
+		if label == "" || seen[label] { // its place tells it from the others
+			label = strings.TrimPrefix(label+" #"+strconv.Itoa(i), " ")
+		}
+		seen[label] = true
+		out[i] = Instance{Label: label, Item: it}
 	}
 	return out, nil
+}
+
+// itemLabel names an element by its text; "" where that is nothing to read.
+func itemLabel(it any) string {
+	switch it.(type) {
+	case string, bool, int, int64, float64:
+		text, _ := Text(it)
+		return printable(text)
+	}
+	return ""
+}
+
+// printable makes a label of text: one line, and no more than 60 bytes.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, s)
+	if len(s) > 60 {
+		s = strings.ToValidUTF8(s[:60], "") + "…"
+	}
+	return s
 }
 
 // size returns how many combinations the axes have, at most MaxInstances+1.
@@ -180,14 +210,5 @@ func (m *Matrix) label(c map[string]any) string {
 			words = append(words, text)
 		}
 	}
-	label := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
-		}
-		return r
-	}, strings.Join(words, ","))
-	if len(label) > 60 {
-		label = strings.ToValidUTF8(label[:60], "") + "…"
-	}
-	return label
+	return printable(strings.Join(words, ","))
 }

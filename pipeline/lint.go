@@ -44,6 +44,9 @@ var rules = []Rule{
 	{"always-true", "A condition without any name in it always has the same value.",
 		"steps: [{if: \"1 < 2\", spawn: [echo]}]",
 		"params: {deploy: {type: bool, default: false}}\nsteps: [{if: params.deploy, spawn: [echo]}]"},
+	{"cleanup-at-once", "In mode: async a step waits for its needs only, so one that cleans up and needs nothing runs while the others do.",
+		"mode: async\nsteps: [{name: build, spawn: [echo]}, {name: clean, if: always(), spawn: [echo]}]",
+		"mode: async\nsteps: [{name: build, spawn: [echo]}, {name: clean, needs: [build], if: always(), spawn: [echo]}]"},
 	{"env-without-path", "An env replaces the inherited environment: without PATH the programs that a program starts are not found, without HOME many find no settings.",
 		"steps: [{spawn: [make], env: {CC: clang}}]",
 		"steps: [{spawn: [make], env: {CC: clang}, extendEnv: [PATH, HOME]}]"},
@@ -130,6 +133,9 @@ func (l *linter) run(environ []string) {
 		}
 		if l.p.Mode == Sync && len(s.Needs) > 0 {
 			l.find("needs-in-sync", s.Needs[0].Pos, "needs in mode: sync: every step waits for the one before it anyway; write mode: async, or leave it out")
+		}
+		if l.p.Mode == Async && i > 0 && s.If.RunsAfterFailure() && len(l.p.graph.Needs[i]) == 0 {
+			l.find("cleanup-at-once", s.Pos, "the step cleans up, and needs nothing: it runs at once, beside the others; add needs: with the steps that it cleans up after")
 		}
 		s.exprs(func(e *Expr) {
 			if e.raw {

@@ -4,6 +4,7 @@ package pipeline
 // files by and that suggestions are made from.
 
 import (
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -94,8 +95,8 @@ func init() { // not a literal: the readers refer to the table again
 		{"restart", atSteps, "of a job: never, on-failure, always, or {policy, delay, backoff: fixed or exponential, maxRestarts, window}", (*parser).readRestart},
 		{"background", atSteps, "a service: the pipeline goes on when it is ready, and ends it at its end", func(p *parser, t *target, n *yaml.Node) { t.step.Background = p.boolean(n) }},
 		{"ready", atSteps, "of a service: one of {tcp: host:port}, {http: url}, {log: regex}, {exec: shell text or [program, …]}, {notify: true}, and timeout (30s)", (*parser).readReady},
-		{"sources", atAnyStep, "globs of the files it reads (** is any folders, !PATTERN takes away): it does not run where their content, its command and what it generates are unchanged", func(p *parser, t *target, n *yaml.Node) { t.step.Sources = p.globs(n) }},
-		{"generates", atAnyStep, "globs of the files it writes: it runs where one is gone or has changed", func(p *parser, t *target, n *yaml.Node) { t.step.Generates = p.globs(n) }},
+		{"sources", atSteps, "globs of the files it reads (** is any folders, !PATTERN takes away): it does not run where their content, its command and what it generates are unchanged", func(p *parser, t *target, n *yaml.Node) { t.step.Sources = p.globs(n) }},
+		{"generates", atSteps, "globs of the files it writes: it runs where one is gone or has changed", func(p *parser, t *target, n *yaml.Node) { t.step.Generates = p.globs(n) }},
 		{"retry", atAnyStep, "{attempts, delay, backoff: fixed or exponential, maxDelay, on: [codes, signals, timeout]}: run it again after a failure", (*parser).readRetry},
 
 		{"spawn", atProgram, "program and arguments; output streams", (*parser).readSpawn},
@@ -173,6 +174,9 @@ func unknownKey(name string, at place) string {
 			}
 		}
 		return "\"" + name + "\" has no place in " + here + "; it belongs to " + alternatives(where)
+	}
+	if slices.Contains([]string{"cmd", "cmds", "command", "commands", "script", "sh", "args", "program"}, name) {
+		return "unknown key \"" + name + "\" in " + here + "; a program and its arguments are spawn: [prog, arg, …], shell text is exec: text"
 	}
 	keys := keysAt(at)
 	return "unknown key \"" + name + "\" in " + here + didYouMean(name, keys, "; it has "+strings.Join(keys, ", "))

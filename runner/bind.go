@@ -29,6 +29,7 @@ type bound struct {
 	program  string
 	env      []string
 	dir      string
+	unset    []string
 	declared []string                   // names in env that the file sets; the rest is inherited
 	inherits bool                       // all of the runner's environment
 	history  map[string][]safety.Origin // of env, for explain
@@ -251,6 +252,7 @@ func (b *bound) environment(r *run, levels []*pipeline.Scope, vars *pipeline.Var
 		env.From("unset")
 		for _, name := range lv.Unset {
 			env.Unset(name)
+			b.unset = append(b.unset, name)
 		}
 	}
 	b.env, b.history = env.Environ(), env.History()

@@ -180,6 +180,7 @@ type Result struct {
 	// Cause is the step that failed first, or nil.
 	Cause *StepResult
 	raw   map[string]any // Outputs with their secrets
+	anew  bool           // a step was run, and not taken over
 	// Interrupted is set where the context ended the run.
 	Interrupted error
 }

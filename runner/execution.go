@@ -56,6 +56,9 @@ type execution struct {
 	last   *record // of an earlier execution of a step with sources; nil: none
 	finger *fingerprint
 	taken  *record // the earlier end that is this one's
+	// ranSince says that it was up to date, but by another run than the one that
+	// is resumed.
+	ranSince bool
 
 	procs     []*proc
 	tees      []*tee
@@ -704,7 +707,7 @@ func (ex *execution) wait() {
 			ex.end(stopRequest{why: ReasonMaxBuffer}, timers)
 		}
 	}
-	if ex.r.limit > 0 && ex.r.p.Mode == pipeline.Async {
+	if ex.r.limit > 0 && ex.r.p.Mode == pipeline.Async && ex.result.Reason == "" && !slices.ContainsFunc(ex.procs, func(p *proc) bool { return p.handle == nil || !p.succeeded() }) {
 		ex.r.freed <- ex // others may start while what is left of this one is looked after
 	}
 	ex.drain(timers)

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -75,7 +77,16 @@ func (ex *execution) subRunner() (*Runner, error) {
 		params[w.Name] = words
 	}
 	limit := ex.r.limit
+	declared := append(slices.Clone(ex.r.declared), b.declared...)
+	if !b.inherits { // it sets them all
+		declared = nil
+		for _, kv := range b.env {
+			name, _, _ := strings.Cut(kv, "=")
+			declared = append(declared, name)
+		}
+	}
 	return &Runner{
+		declared: declared, Force: ex.r.force,
 		Engine: ex.r.engine, Params: params, Dir: b.dir, Env: b.env, Root: ex.r.rootName, Inherited: ex.r.inherited,
 		Stdin: ex.r.stdio[0], Stdout: ex.r.stdio[1], Stderr: ex.r.stdio[2],
 		MaxParallel: &limit, KeepGoing: ex.r.keepGoing, Jobs: ex.r.jobs, Foreground: ex.r.foreground, parent: ex.r, label: ex.u.label, after: ex.after,

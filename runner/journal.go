@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pipe-runner/pipe/runner/internal/state"
 )
@@ -23,11 +24,12 @@ import (
 // journalVersion is that of the format. A journal of another one is not read.
 const journalVersion = 1
 
-// journalLine is one line of a journal: one of the three.
+// journalLine is one line of a journal: one of the four.
 type journalLine struct {
-	Run  *journalHeader `json:"run,omitempty"`
-	Step *record        `json:"step,omitempty"`
-	End  *journalEnd    `json:"end,omitempty"`
+	Run   *journalHeader `json:"run,omitempty"`
+	Begin string         `json:"begin,omitempty"` // the label of a step that starts
+	Step  *record        `json:"step,omitempty"`
+	End   *journalEnd    `json:"end,omitempty"`
 }
 
 type journalHeader struct {
@@ -45,6 +47,7 @@ type journalHeader struct {
 	Pid          int               `json:"pid"`
 	Start        time.Time         `json:"start"`
 	Environ      map[string]string `json:"environ,omitempty"` // digests
+	Root         string            `json:"root,omitempty"`
 }
 
 type journalEnd struct {
@@ -56,18 +59,10 @@ type journalEnd struct {
 
 // journal is one that is being written.
 type journal struct {
-	id      string
-	mu      sync.Mutex
-	f       *os.File // locked as long as the run goes on
-	err     error    // the first one; nothing is written after it
-	once    sync.Once
-	digests map[string]string
-}
-
-// environ returns the digests of what steps inherit.
-func (j *journal) environ(r *run) map[string]string {
-	j.once.Do(func() { j.digests = environDigests(r.memory.hash, r.public) })
-	return j.digests
+	id  string
+	mu  sync.Mutex
+	f   *os.File // locked as long as the run goes on
+	err error    // the first one; nothing is written after it
 }
 
 // append writes one line, in one write.
@@ -92,7 +87,7 @@ func (r *run) remembering(from *Runner) error {
 		if m == nil {
 			return nil
 		}
-		sub := &memory{state: m.state, steps: m.steps, hash: m.hash, journal: m.journal, previous: m.previous, prefix: m.prefix + from.label + "/", ranFirst: from.after}
+		sub := &memory{environ: m.environ, state: m.state, steps: m.steps, hash: m.hash, journal: m.journal, previous: m.previous, prefix: m.prefix + from.label + "/", ranFirst: from.after}
 		sub.readers = r.p.ReadSteps()
 		r.memory = sub
 		return nil
@@ -107,7 +102,7 @@ func (r *run) remembering(from *Runner) error {
 	if err != nil {
 		return err
 	}
-	r.memory = &memory{state: from.State, hash: h, previous: from.Resume, readers: r.p.ReadSteps()}
+	r.memory = &memory{state: from.State, hash: h, previous: from.Resume, readers: r.p.ReadSteps(), environ: environDigests(h, r.public)}
 	r.memory.steps, err = state.Sub(from.State, "steps")
 	return err
 }
@@ -124,20 +119,20 @@ func (r *run) begin(from *Runner) error {
 	if err != nil {
 		return err
 	}
-	if held, err := state.TryLock(f); err != nil || !held {
+	if err := state.Lock(f); err != nil {
 		_ = f.Close()
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	m.journal = &journal{id: id, f: f}
 	h := &journalHeader{
 		Version: journalVersion, ID: id, File: r.p.File, Name: r.p.Name, Dir: r.dir, Params: map[string][]string{}, Steps: from.Steps,
-		Pid: os.Getpid(), Start: time.Now(), Environ: m.journal.environ(r),
+		Pid: os.Getpid(), Start: time.Now(), Environ: m.environ, Root: r.rootName,
 	}
 	clean := func(words []string) (out []string, secret bool) {
 		out = make([]string, len(words))
 		for i, w := range words {
 			out[i] = r.redactor.String(w)
-			secret = secret || out[i] != w
+			secret = secret || out[i] != w || !utf8.ValidString(w) // neither can be stored as it is
 		}
 		return out, secret
 	}
@@ -180,6 +175,8 @@ type PastRun struct {
 	End     time.Time // zero where Status is not RunEnded
 	Status  RunStatus
 	Cause   string // the step that failed first
+	Error   string // what ended it besides: a signal, its timeout
+	Root    string // see [Runner]; "": none
 	Problem string // what is wrong with the journal, or with using it; "" nothing
 	// ExitCode is that of the run, where it has ended.
 	ExitCode int
@@ -187,6 +184,7 @@ type PastRun struct {
 
 	header  *journalHeader
 	records map[string]*record
+	begun   []string
 }
 
 // PastStep is a step of a [PastRun].
@@ -209,10 +207,10 @@ type RunStatus string
 
 // The states of a run.
 const (
-	RunRunning     RunStatus = "running"
-	RunEnded       RunStatus = "ended"
-	RunInterrupted RunStatus = "interrupted" // it was killed, or the machine was
-	RunUnreadable  RunStatus = "unreadable"  // see PastRun.Problem
+	RunRunning    RunStatus = "running"
+	RunEnded      RunStatus = "ended"
+	RunKilled     RunStatus = "killed"     // or the machine was
+	RunUnreadable RunStatus = "unreadable" // see PastRun.Problem
 )
 
 var runID = regexp.MustCompile(`^[0-9]{8}-[0-9]{6}\.[0-9]{3}-[0-9a-f]{6}$`)
@@ -290,22 +288,23 @@ func PruneRuns(folder string, keep int) (int, error) {
 		return 0, err
 	}
 	count := 0
+	var errs error
 	for _, id := range ids[min(keep, len(ids)):] {
 		path := filepath.Join(folder, "runs", id)
 		f, err := state.Open(path)
 		if err == nil {
-			held, lerr := state.TryLock(f)
-			if lerr == nil && held {
-				err = os.Remove(path)
-				count++
+			if held, lerr := state.TryLock(f); lerr == nil && held {
+				if err = os.Remove(path); err == nil {
+					count++
+				}
 			}
 			_ = f.Close()
 		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return count, err
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // one that is no journal is no reason to keep the others
+			errs = errors.Join(errs, err)
 		}
 	}
-	return count, nil
+	return count, errs
 }
 
 // keptRuns is how many journals are kept without being asked to; the rest goes
@@ -327,9 +326,9 @@ func readRun(folder, id string, whole bool) *PastRun {
 		return p
 	}
 	defer f.Close()
-	held, _ := state.TryLock(f)
+	held := state.Held(f)
 	in := bufio.NewReaderSize(f, 64<<10)
-	line, err := in.ReadBytes('\n')
+	line, err := readLine(in, maxHeader)
 	var first journalLine
 	switch {
 	case err != nil:
@@ -344,8 +343,8 @@ func readRun(folder, id string, whole bool) *PastRun {
 	}
 	h := first.Run
 	p.header = h
-	p.File, p.Name, p.Dir, p.Params, p.Args, p.Steps, p.Pid, p.Start = h.File, h.Name, h.Dir, h.Params, h.Args, h.Steps, h.Pid, h.Start
-	if p.Status = RunInterrupted; !held {
+	p.File, p.Name, p.Dir, p.Params, p.Args, p.Steps, p.Pid, p.Start, p.Root = h.File, h.Name, h.Dir, h.Params, h.Args, h.Steps, h.Pid, h.Start, h.Root
+	if p.Status = RunKilled; held {
 		p.Status = RunRunning
 	}
 	if !whole {
@@ -353,20 +352,60 @@ func readRun(folder, id string, whole bool) *PastRun {
 		return p
 	}
 	for n := 2; ; n++ {
-		line, err := in.ReadBytes('\n')
-		if err != nil { // what is torn at the end has not happened
+		line, err := readLine(in, maxLine)
+		if err == io.EOF { // what is torn at the end has not happened
+			p.unended()
 			return p
 		}
 		var l journalLine
-		if err := state.Unseal(line, &l); err != nil {
+		if err != nil || state.Unseal(line, &l) != nil {
 			p.Problem = fmt.Sprintf("line %d of the journal is torn or was changed; nothing is believed from there on", n)
 			return p
 		}
 		switch {
+		case l.Begin != "":
+			p.begun = append(p.begun, l.Begin)
 		case l.Step != nil:
 			p.add(l.Step)
 		case l.End != nil:
 			p.ended(l.End)
+		}
+	}
+}
+
+// A line longer than this is none of a journal, in bytes.
+const (
+	maxHeader = 16 << 20
+	maxLine   = 128 << 20
+)
+
+// readLine reads a line with its end; one that is too long is an error.
+func readLine(in *bufio.Reader, most int) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := in.ReadSlice('\n')
+		line = append(line, part...)
+		if err == nil || !errors.Is(err, bufio.ErrBufferFull) {
+			return line, err
+		}
+		if len(line) > most {
+			return nil, bufio.ErrTooLong
+		}
+	}
+}
+
+// unended adds the steps that had started when the run was killed.
+func (p *PastRun) unended() {
+	if p.Status != RunKilled && p.Status != RunRunning {
+		return
+	}
+	status := "killed"
+	if p.Status == RunRunning {
+		status = StatusRunning.String()
+	}
+	for _, label := range p.begun {
+		if p.records[label] == nil {
+			p.add(&record{Label: label, Status: status})
 		}
 	}
 }
@@ -379,7 +418,7 @@ func (p *PastRun) add(rec *record) {
 }
 
 func (p *PastRun) ended(e *journalEnd) {
-	p.Status, p.ExitCode, p.Cause, p.End = RunEnded, e.ExitCode, e.Cause, e.End
+	p.Status, p.ExitCode, p.Cause, p.End, p.Error = RunEnded, e.ExitCode, e.Cause, e.End, e.Error
 }
 
 // readEnd reads the last line.
@@ -415,11 +454,11 @@ func (p *PastRun) Resumable(param func(name string) bool, args bool) error {
 	case p.File == "" || p.File == "stdin":
 		return fmt.Errorf("run %s was not of a file, and cannot be resumed", p.ID)
 	case p.header.SecretArgs && args:
-		return fmt.Errorf("run %s: what followed -- held a secret, which is not stored; give it again", p.ID)
+		return fmt.Errorf("run %s: what followed -- held a secret, or bytes that are no text, which are not stored; give it again", p.ID)
 	}
 	for _, name := range p.header.SecretParams {
 		if param(name) {
-			return fmt.Errorf("run %s: parameter %s held a secret, which is not stored; give it again, as -p %s=…", p.ID, name, name)
+			return fmt.Errorf("run %s: parameter %s held a secret, or bytes that are no text, which are not stored; give it again, as -p %s=…", p.ID, name, name)
 		}
 	}
 	return nil

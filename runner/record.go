@@ -4,9 +4,10 @@ package runner
 // so that one that would do the same again need not run.
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -48,11 +49,10 @@ type record struct {
 	Made     []fileState `json:"made,omitempty"`
 
 	// What expressions read of it.
-	Stages  []stageRecord  `json:"stages,omitempty"`
-	Stdout  []byte         `json:"stdout,omitempty"`
-	Stderr  []byte         `json:"stderr,omitempty"`
-	Outputs map[string]any `json:"outputs,omitempty"`
-	Lost    string         `json:"lost,omitempty"` // why its output is not here
+	Stages []stageRecord `json:"stages,omitempty"`
+	Stdout []byte        `json:"stdout,omitempty"`
+	Stderr []byte        `json:"stderr,omitempty"`
+	Lost   string        `json:"lost,omitempty"` // why its output is not here
 }
 
 type stageRecord struct {
@@ -65,12 +65,14 @@ type memory struct {
 	state    string
 	steps    string // folder of the records of steps with sources
 	hash     *state.Hasher
+	environ  map[string]string // digests of what steps inherit
 	journal  *journal
 	previous *PastRun
 	prefix   string // of the labels of a nested pipeline
 	ranFirst string // the step that ran before everything of a nested pipeline
 	readers  map[string]bool
 	files    sync.Map // fileID to digest: of files that were read in this run
+	systems  sync.Map // device to bool: whether the times of files tell there
 	warned   sync.Once
 }
 
@@ -82,6 +84,7 @@ type fingerprint struct {
 	sources  []fileState
 	dir      string
 	missing  []string // patterns of sources that match nothing
+	unknown  string   // why it cannot be known to be the same; "": it can
 }
 
 // volatile are variables of a session, on which no program's result depends
@@ -109,50 +112,78 @@ func (ex *execution) depends() (*fingerprint, error) {
 	f := &fingerprint{}
 	add := func(name string, words ...string) { f.parts = append(f.parts, part{name, h.Digest(words...)}) }
 	own := map[string]bool{}
-	if inc := ex.step.Run; inc != nil {
-		b := ex.bounds[0]
-		source, ok := inc.Pipeline.Source()
-		if !ok {
-			source = strconv.FormatInt(time.Now().UnixNano(), 10) // built in Go: it is never known to be the same
+	for i, b := range ex.bounds {
+		prefix := ""
+		if len(ex.bounds) > 1 {
+			prefix = fmt.Sprintf("of stage %d, ", i+1)
 		}
-		add("the file "+inc.Path, source)
-		vars := ex.vars
-		for _, w := range inc.With {
-			words, err := w.Value.EvalArgs(&vars)
-			if err != nil {
-				return nil, fmt.Errorf("with %s: %w", w.Name, err)
-			}
-			add("with "+w.Name, words...)
-		}
-		ex.dependsOn(f, b, "", own)
-	} else {
-		for i, b := range ex.bounds {
-			prefix := ""
-			if len(ex.bounds) > 1 {
-				prefix = fmt.Sprintf("of stage %d, ", i+1)
-			}
-			b.commandParts(prefix, add)
-			ex.dependsOn(f, b, prefix, own)
-		}
-		for i, path := range ex.teeFiles {
-			add(fmt.Sprintf("file %d of a tee", i+1), path)
-		}
+		b.commandParts(prefix, add)
+		ex.dependsOn(f, b, prefix, own)
+	}
+	for i, path := range ex.teeFiles {
+		add(fmt.Sprintf("file %d of a tee", i+1), path)
+	}
+	add("how its stages are joined, or its exit codes or buffers are taken,", shape(ex.step.Stages))
+	if err := ex.reads(f); err != nil {
+		return nil, err
 	}
 	f.own = slices.Sorted(maps.Keys(own))
 	f.dir = ex.bounds[0].dir
 	var err error
 	f.sources, f.missing, err = ex.match(ex.step.Sources, f.dir, ex.previousFiles())
+	if err == nil && len(ex.step.Generates) > 0 && len(f.sources) > 0 { // what it writes itself is not what it reads
+		f.sources, err = ex.without(f.sources, f.dir, ex.step.Generates)
+	}
 	return f, err
+}
+
+// shape tells apart the ways in which the same commands are run.
+func shape(stages []*pipeline.Stage) string {
+	var b strings.Builder
+	for _, st := range stages {
+		fmt.Fprintf(&b, "%t %d %v %d(", st.Buffered(), st.GetMaxBuffer(), st.SuccessCodes, st.OnOverflow)
+		for _, br := range st.Tee {
+			if br.File != nil {
+				fmt.Fprintf(&b, "file %t;", br.File.Append)
+				continue
+			}
+			b.WriteString(shape(br.Chain) + ";")
+		}
+		b.WriteString(")")
+	}
+	return b.String()
+}
+
+// reads adds what comes in by stdin: the content of a file. What the caller gives
+// is not known before it is read.
+func (ex *execution) reads(f *fingerprint) error {
+	b := ex.bounds[0]
+	switch b.stage.Stdin.Kind {
+	case pipeline.StdioInherit, pipeline.StdioFD:
+		f.unknown = "its stdin is the caller's"
+	case pipeline.StdioFile:
+		st, err := ex.fileState(b.files[0], fileState{})
+		if errors.Is(err, errNotRegular) {
+			f.unknown = "its stdin is no regular file"
+			return nil
+		}
+		if err == nil {
+			f.parts = append(f.parts, part{"the content of stdin", st.Sum})
+		}
+		// One that is missing is said when it is opened.
+	}
+	return nil
 }
 
 // dependsOn adds the working directory and the variables that the file sets.
 func (ex *execution) dependsOn(f *fingerprint, b *bound, prefix string, own map[string]bool) {
 	h := ex.r.memory.hash
 	f.parts = append(f.parts, part{prefix + "cwd", h.Digest(b.dir)})
+	f.parts = append(f.parts, part{prefix + "extendEnv", h.Digest(strconv.FormatBool(b.inherits))}, part{prefix + "unset", h.Digest(b.unset...)})
 	f.inherits = f.inherits || b.inherits
 	for _, kv := range b.env {
 		name, value, _ := strings.Cut(kv, "=")
-		if !b.inherits || slices.Contains(b.declared, name) {
+		if !b.inherits || slices.Contains(b.declared, name) || slices.Contains(ex.r.declared, name) {
 			f.parts = append(f.parts, part{prefix + "variable " + name, h.Digest(value)})
 			own[name] = true
 		}
@@ -272,6 +303,9 @@ func (ex *execution) previousFiles() []fileState {
 // reuse takes over what an earlier execution came to, if this one would come to
 // the same. Otherwise it says why not, where there is something to say.
 func (ex *execution) reuse() (bool, error) {
+	if ex.step.Run != nil { // its steps are decided on by themselves
+		return false, nil
+	}
 	m := ex.r.memory
 	ex.last = ex.loadRecord()
 	f, err := ex.depends()
@@ -307,7 +341,14 @@ func (ex *execution) upToDate(f *fingerprint) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if ex.r.force {
+		why = "--force"
+	}
 	if why == "" {
+		if p := ex.r.memory.previous; p != nil { // another run may have done it since
+			was := p.records[ex.r.memory.prefix+ex.u.label]
+			ex.ranSince = was == nil || was.Run != ex.last.Run
+		}
 		if sureNow(ex.last.Sources, f.sources) || sureNow(ex.last.Made, made) {
 			rec := *ex.last
 			rec.Sources, rec.Made = f.sources, made
@@ -328,6 +369,9 @@ func (ex *execution) upToDate(f *fingerprint) (bool, error) {
 func (ex *execution) stale(rec *record, f *fingerprint) (why string, made []fileState, err error) {
 	if rec == nil {
 		return "it has not ended well before, as far as is known", nil, nil
+	}
+	if f.unknown != "" {
+		return f.unknown, nil, nil
 	}
 	if why = changes(rec.Parts, f.parts, rec.Sources, f.sources); why != "" {
 		return why, nil, nil
@@ -355,6 +399,8 @@ func (ex *execution) resumes(rec *record, f *fingerprint) string {
 	switch {
 	case rec == nil:
 		return "it had not run"
+	case rec.Status == "killed":
+		return "it was running when the run was killed"
 	case rec.Status == StatusFailure.String() && rec.Signal != "":
 		return "it failed by " + rec.Signal
 	case rec.Status == StatusFailure.String() && rec.Reason == ReasonExit:
@@ -363,6 +409,10 @@ func (ex *execution) resumes(rec *record, f *fingerprint) string {
 		return fmt.Sprintf("it failed (%s)", rec.Reason)
 	case rec.Status != StatusSuccess.String():
 		return "it was " + rec.Status
+	case f.unknown != "":
+		return f.unknown
+	case ex.r.force:
+		return "--force"
 	case ex.step.Background:
 		return "it is a service"
 	case ex.step.If.RunsAfterFailure():
@@ -373,7 +423,7 @@ func (ex *execution) resumes(rec *record, f *fingerprint) string {
 	}
 	if f.inherits {
 		var names []string
-		now := m.journal.environ(ex.r)
+		now := m.environ
 		for name, sum := range m.previous.header.Environ {
 			if now[name] != sum && !slices.Contains(f.own, name) {
 				names = append(names, name)
@@ -407,36 +457,25 @@ func (ex *execution) take(rec *record, reused string) {
 		last := &res.Stages[n-1]
 		last.stdout, last.stderr = recalled(rec.Stdout), recalled(rec.Stderr)
 	}
-	if rec.Outputs != nil {
-		res.Sub = &Result{raw: plainNumbers(rec.Outputs).(map[string]any)} //nolint:forcetypeassert // a map stays one
-		res.Sub.Outputs, _ = ex.r.maskValue(res.Sub.raw).(map[string]any)
-	}
 	ex.taken = rec
 }
 
 func recalled(b []byte) *buffer { return &buffer{mem: b, size: int64(len(b))} }
 
-// plainNumbers undoes what JSON does to numbers: whole ones are ints again.
-func plainNumbers(v any) any {
-	switch v := v.(type) {
-	case json.Number:
-		if n, err := strconv.Atoi(v.String()); err == nil {
-			return n
-		}
-		f, _ := v.Float64()
-		return f
-	case []any:
-		for i := range v {
-			v[i] = plainNumbers(v[i])
-		}
-		return v
-	case map[string]any:
-		for k := range v {
-			v[k] = plainNumbers(v[k])
-		}
-		return v
+// started writes down that a unit starts, so that it is known of one that was
+// running when the runner was killed.
+func (r *run) started(u *unit) {
+	if m := r.memory; m != nil && m.journal != nil && u.res.Attempts == nil {
+		_ = m.journal.append(&journalLine{Begin: m.prefix + u.label}) // an error is told with the end
 	}
-	return v
+}
+
+// ran reports whether anything was run anew.
+func (ex *execution) ran(res *StepResult) bool {
+	if res.Sub == nil {
+		return res.Reused == "" || ex.ranSince
+	}
+	return res.Sub.anew
 }
 
 // remember writes down how the execution ended, where somebody will ask. It is
@@ -471,7 +510,7 @@ func (r *run) newRecord(ex *execution, res *StepResult) *record {
 		return rec
 	}
 	if f := ex.finger; f != nil {
-		rec.Parts, rec.Inherits, rec.Own, rec.Sources = f.parts, f.inherits, f.own, f.sources
+		rec.Parts, rec.Inherits, rec.Own = f.parts, f.inherits, f.own
 	}
 	for i := range res.Stages {
 		st := &res.Stages[i]
@@ -479,7 +518,7 @@ func (r *run) newRecord(ex *execution, res *StepResult) *record {
 	}
 	if ex.taken != nil {
 		t := ex.taken
-		rec.Run, rec.Stdout, rec.Stderr, rec.Outputs, rec.Lost = t.Run, t.Stdout, t.Stderr, t.Outputs, t.Lost
+		rec.Run, rec.Stdout, rec.Stderr, rec.Lost = t.Run, t.Stdout, t.Stderr, t.Lost
 	} else if m.readers[ex.step.Name] {
 		rec.keep(res, r.redactor)
 	} else {
@@ -490,30 +529,26 @@ func (r *run) newRecord(ex *execution, res *StepResult) *record {
 
 // keep stores what expressions may read of a result.
 func (rec *record) keep(res *StepResult, redactor *safety.Redactor) {
-	clean := func(b []byte, err error) []byte {
+	clean := func(from *buffer) []byte {
+		b, err := from.bytes(pipeline.MaxStepOutput + 1)
 		switch {
 		case err != nil:
 			rec.Lost = "its output could not be kept: " + err.Error()
 		case len(b) > pipeline.MaxStepOutput:
 			rec.Lost = "its output was too large to be kept"
-		case redactor.String(string(b)) != string(b):
+		case redactor.String(string(b)) != string(b), redactor != nil && from != nil && from.cut: // half a secret may be at the end
 			rec.Lost = "a secret is in its output, which is not stored"
 		default:
 			return b
 		}
 		return nil
 	}
-	if res.Sub != nil && res.Sub.raw != nil {
-		text, err := json.Marshal(res.Sub.raw)
-		clean(text, err)
-		if rec.Lost == "" {
-			rec.Outputs = res.Sub.raw
-		}
-	}
 	if n := len(res.Stages); n > 0 {
 		last := &res.Stages[n-1]
-		rec.Stdout = clean(last.stdout.bytes(pipeline.MaxStepOutput + 1))
-		rec.Stderr = clean(last.stderr.bytes(pipeline.MaxStepOutput + 1))
+		rec.Stdout, rec.Stderr = clean(last.stdout), clean(last.stderr)
+	}
+	if rec.Lost != "" {
+		rec.Stdout, rec.Stderr = nil, nil
 	}
 }
 
@@ -523,8 +558,12 @@ func (ex *execution) keepSources() {
 	if m == nil || m.steps == "" || ex.finger == nil || ex.taken != nil || ex.stopped || !remembers(ex.step) || ex.result.Status != StatusSuccess {
 		return
 	}
-	for _, pattern := range ex.finger.missing {
-		ex.warn(fmt.Sprintf("sources: %s matches no file", pattern))
+	if len(ex.finger.missing) > 0 {
+		ex.warn(fmt.Sprintf("sources: %s, so the step will run again each time", few(hints(ex.finger.missing, ex.finger.dir, "matches no file"))))
+		return
+	}
+	if ex.finger.unknown != "" {
+		return // it is never the same
 	}
 	made, missing, err := ex.match(ex.step.Generates, ex.finger.dir, nil)
 	if err != nil {
@@ -532,15 +571,41 @@ func (ex *execution) keepSources() {
 		return
 	}
 	if len(missing) > 0 {
-		ex.warn(fmt.Sprintf("generates: the step has not written %s, so it will run again", few(missing)))
+		ex.warn(fmt.Sprintf("generates: %s, so the step will run again each time", few(hints(missing, ex.finger.dir, "was not written"))))
 		return
 	}
 	res := ex.result
 	res.Label, res.Start, res.End = ex.u.label, ex.u.res.Start, time.Now()
 	rec := ex.r.newRecord(ex, &res)
-	rec.Made = made
+	rec.Made, rec.Sources = made, ex.finger.sources
+	for _, f := range slices.Concat(rec.Made, rec.Sources) {
+		if ex.r.redactor.String(f.Path) != f.Path {
+			ex.warn("a secret is in the name of a file, which is not stored, so the step will run again each time")
+			return
+		}
+	}
 	rec.Command = ex.r.redactor.String(rec.Command)
 	ex.store(rec)
+}
+
+// hints says of patterns what is wrong with them.
+func hints(patterns []string, dir, what string) []string {
+	out := make([]string, len(patterns))
+	for i, p := range patterns {
+		full := p
+		if !filepath.IsAbs(p) {
+			full = filepath.Join(dir, p)
+		}
+		if out[i] = p + " " + what; isDir(full) {
+			out[i] = fmt.Sprintf("%s is a folder (%s/** is what is in it)", p, strings.TrimSuffix(p, "/"))
+		}
+	}
+	return out
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 func (ex *execution) store(rec *record) {

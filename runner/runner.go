@@ -55,6 +55,8 @@ type Runner struct {
 	// Resume, if not nil, is an earlier run of the same pipeline: a step that
 	// ended well in it, and would do the same now, is not run again.
 	Resume *PastRun
+	// Force runs every step, also one that is up to date.
+	Force bool
 
 	// Jobs starts detached steps; nil: there can be none.
 	Jobs Jobs
@@ -62,9 +64,10 @@ type Runner struct {
 	// and ended with the run.
 	Foreground bool
 
-	parent *run   // whose step runs the pipeline; nil: none
-	label  string // of that step
-	after  string // the step that ran again before it, in a resumed run
+	parent   *run     // whose step runs the pipeline; nil: none
+	declared []string // variables in Env that this step, or one further out, sets
+	label    string   // of that step
+	after    string   // the step that ran again before it, in a resumed run
 }
 
 // Interrupt is a cause for [context.WithCancelCause] that says which signal
@@ -143,6 +146,7 @@ func (r *run) setup(from *Runner) error {
 	if r.engine == nil {
 		r.engine = Local{}
 	}
+	r.force, r.declared = from.Force, from.declared
 	r.jobs, r.foreground, r.given.params, r.given.args = from.Jobs, from.Foreground, from.Params, from.Args
 	dir, err := filepath.Abs(from.Dir)
 	if err != nil {
@@ -256,6 +260,8 @@ type run struct {
 	memory     *memory // nil: nothing is kept
 	jobs       Jobs
 	foreground bool
+	force      bool
+	declared   []string // variables in environ that a step outside of a nested pipeline sets
 	given      struct {
 		params map[string][]string
 		args   []string
@@ -487,7 +493,8 @@ func (r *run) stopRunning(req stopRequest) {
 		r.over(l.u)
 	}
 	for ex := range r.running {
-		if req.force || !r.isService(ex) {
+		cleans := ex.step.If.RunsAfterFailure() && !r.noMore // it has the cleanupTimeout
+		if req.force || !cleans && !r.isService(ex) {
 			ex.leaving = true
 			ex.requestStop(req)
 		}
@@ -610,6 +617,7 @@ func (r *run) start(u *unit, weight int) {
 	ex := &execution{r: r, u: u, step: r.p.Steps[u.step], weight: weight, stopReq: make(chan stopRequest, 4)}
 	ex.vars = r.stepVars(r.dir)
 	ex.vars.Matrix, ex.vars.Item = u.matrix, u.item
+	r.started(u)
 	if up := r.nodes[u.step].ranUp; up > 0 {
 		ex.after = r.results[up-1].Label
 	} else if r.memory != nil {
@@ -636,15 +644,21 @@ func (r *run) finished(ex *execution) {
 	r.free(ex)
 	u := ex.u
 	res := u.res
-	start, attempts := res.Start, res.Attempts
+	start, end, attempts := res.Start, time.Now(), res.Attempts
+	if ex.taken != nil { // it is as if it had been now what it was then
+		start, end = ex.taken.Start, ex.taken.Start.Add(ex.taken.Duration)
+	}
 	*res = ex.result
 	res.Attempts = attempts
-	res.Index, res.Label, res.Start, res.End = u.step, u.label, start, time.Now()
+	res.Index, res.Label, res.Start, res.End = u.step, u.label, start, end
 	res.Matrix, res.Item = u.matrix, u.item
 	r.mask(res)
 	// A step that failed before it was asked to end, failed.
 	if ex.stopped && res.Err == nil && res.Reason != ReasonTimeout && res.Reason != ReasonIdleTimeout || errors.Is(res.Err, errNotStarted) {
 		res.Status = StatusCancelled
+		if errors.Is(res.Err, errNotStarted) {
+			res.Reason, res.ExitCode, res.Err = "", 0, nil
+		}
 		if r.cause != nil {
 			res.CancelledBy = r.cause.Label
 		}
@@ -652,7 +666,7 @@ func (r *run) finished(ex *execution) {
 	if r.serviceOver(ex, res) {
 		return
 	}
-	r.nodes[u.step].ran = r.nodes[u.step].ran || res.Reused == ""
+	r.nodes[u.step].ran = r.nodes[u.step].ran || ex.ran(res)
 	if !r.retry(u) {
 		r.remember(ex, res)
 		r.over(u)
@@ -859,6 +873,7 @@ func (r *run) result() *Result {
 	case r.interrupt != nil && out.ExitCode == 0:
 		out.ExitCode = 1
 	}
+	out.anew = slices.ContainsFunc(r.nodes, func(n node) bool { return n.ran })
 	if len(r.p.Outputs) > 0 {
 		out.Outputs, r.outputs = map[string]any{}, map[string]any{}
 		out.raw = r.outputs

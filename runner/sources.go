@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bmatcuk/doublestar/v4"
 
@@ -62,13 +64,10 @@ func (ex *execution) match(globs []pipeline.Glob, dir string, known []fileState)
 	}
 	files = make([]fileState, 0, len(paths))
 	for _, path := range paths {
-		name := path
-		if rel, err := filepath.Rel(dir, path); err == nil && !strings.HasPrefix(rel, "..") {
-			name = rel
-		}
+		name := fileName(path, dir)
 		st, err := ex.fileState(path, before[name])
-		if errors.Is(err, os.ErrNotExist) {
-			continue // it went in between
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, errNotRegular) {
+			continue // it went in between, or is a link to a folder
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", path, cause(err))
@@ -77,6 +76,36 @@ func (ex *execution) match(globs []pipeline.Glob, dir string, known []fileState)
 		files = append(files, st)
 	}
 	return files, missing, nil
+}
+
+// fileName returns how a file is called in a record: from the folder where it is
+// inside, and quoted where JSON would not keep it as it is.
+func fileName(path, dir string) string {
+	name := path
+	if rel, err := filepath.Rel(dir, path); err == nil && !strings.HasPrefix(rel, "..") {
+		name = rel
+	}
+	if !utf8.ValidString(name) || strings.HasPrefix(name, `"`) {
+		return strconv.QuoteToASCII(name)
+	}
+	return name
+}
+
+// without takes the files away that match patterns.
+func (ex *execution) without(files []fileState, dir string, globs []pipeline.Glob) ([]fileState, error) {
+	vars := ex.vars
+	if vars.Dir = dir; dir != ex.r.dir {
+		vars.Params = ex.r.absParams
+	}
+	paths, _, err := matchPaths(globs, dir, &vars)
+	if err != nil {
+		return nil, err
+	}
+	own := make(map[string]bool, len(paths))
+	for _, p := range paths {
+		own[fileName(p, dir)] = true
+	}
+	return slices.DeleteFunc(files, func(f fileState) bool { return own[f.Path] }), nil
 }
 
 // matchPaths returns the regular files that match.
@@ -98,12 +127,19 @@ func matchPaths(globs []pipeline.Glob, dir string, vars *pipeline.Vars) (paths, 
 				})
 				continue
 			}
-			found, err := doublestar.FilepathGlob(full, doublestar.WithFilesOnly(), doublestar.WithNoFollow())
+			opts := []doublestar.GlobOption{doublestar.WithFilesOnly()}
+			if strings.Contains(pattern, "**") { // links may lead in circles
+				opts = append(opts, doublestar.WithNoFollow())
+			}
+			found, err := doublestar.FilepathGlob(full, opts...)
 			if err != nil {
 				return nil, nil, fmt.Errorf("%q is not a pattern: %w", pattern, err)
 			}
 			if !strings.Contains(pattern, ".git") { // nobody means the insides of a repository
-				found = slices.DeleteFunc(found, func(p string) bool { return strings.Contains(p, "/.git/") })
+				base, _ := doublestar.SplitPattern(full)
+				found = slices.DeleteFunc(found, func(p string) bool {
+					return strings.Contains(strings.TrimPrefix(p, base), "/.git/")
+				})
 			}
 			if len(found) == 0 {
 				missing = append(missing, pattern)
@@ -115,6 +151,9 @@ func matchPaths(globs []pipeline.Glob, dir string, vars *pipeline.Vars) (paths, 
 	return slices.Compact(paths), missing, nil
 }
 
+// errNotRegular tells that a file has no content of its own.
+var errNotRegular = errors.New("is not a regular file")
+
 // fileState returns the state of the content of a file, which is read only if
 // it may be another than before.
 func (ex *execution) fileState(path string, before fileState) (fileState, error) {
@@ -124,7 +163,7 @@ func (ex *execution) fileState(path string, before fileState) (fileState, error)
 		return fileState{}, err
 	}
 	if !info.Mode().IsRegular() {
-		return fileState{}, errors.New("is not a regular file")
+		return fileState{}, errNotRegular
 	}
 	id := identify(info)
 	if before.Sure && before.ID == id {
@@ -151,7 +190,7 @@ func (ex *execution) fileState(path string, before fileState) (fileState, error)
 	}
 	st.ID = identify(after)
 	age := now.Sub(time.Unix(0, max(st.ID.Ctime, st.ID.Mtime)))
-	if st.Sure = st.ID == id && st.ID.Ctime != 0 && age > settled; st.Sure {
+	if st.Sure = st.ID == id && st.ID.Ctime != 0 && age > settled && m.truthful(id.Dev, f); st.Sure {
 		m.files.Store(id, st)
 	}
 	return st, nil
@@ -262,7 +301,7 @@ func (r *Runner) sources(p *pipeline.Pipeline, w *Watched, states map[string]fil
 	}
 	run.memory = &memory{hash: &state.Hasher{}}
 	for i, s := range p.Steps {
-		if !remembers(s) && s.Run == nil {
+		if s.Sources == nil && s.Run == nil {
 			continue
 		}
 		vars := run.base
@@ -275,7 +314,7 @@ func (r *Runner) sources(p *pipeline.Pipeline, w *Watched, states map[string]fil
 				instances = nil
 			}
 		}
-		if instances == nil || readsSteps(s.Sources) {
+		if instances == nil || readsSteps(slices.Concat(s.Sources, s.Generates)) {
 			w.Unknown = append(w.Unknown, p.Label(i))
 			continue
 		}
@@ -317,12 +356,20 @@ func (ex *execution) watch(w *Watched, states map[string]fileState) error {
 	if err != nil {
 		return err
 	}
+	if files, err = ex.without(files, dir, ex.step.Generates); err != nil {
+		return err
+	}
 	for _, f := range files {
 		path := f.Path
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dir, path)
 		}
 		states[path] = f
+		if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			if real, err := filepath.EvalSymlinks(path); err == nil {
+				w.Dirs = append(w.Dirs, filepath.Dir(real))
+			}
+		}
 	}
 	for _, g := range ex.step.Sources {
 		patterns, err := g.Pattern.EvalGlob(&vars)
@@ -370,8 +417,13 @@ func patternDirs(pattern string) []string {
 	}
 	_ = filepath.WalkDir(base, func(path string, e fs.DirEntry, err error) error {
 		switch {
-		case err != nil && e != nil && e.IsDir(), err == nil && e.IsDir() && e.Name() == ".git":
-			return fs.SkipDir // it cannot be watched either
+		case err != nil && e != nil && e.IsDir():
+			if out[len(out)-1] == path { // it cannot be read, nor watched
+				out = out[:len(out)-1]
+			}
+			return fs.SkipDir
+		case err == nil && e.IsDir() && e.Name() == ".git":
+			return fs.SkipDir
 		case err == nil && e.IsDir():
 			out = append(out, path)
 		}

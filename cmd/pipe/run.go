@@ -33,6 +33,7 @@ type runFlags struct {
 	resumed    string
 	watch      bool
 	foreground bool
+	force      bool
 	output     string
 }
 
@@ -68,6 +69,7 @@ line is wrong and nothing was started.`,
 	fl.IntVarP(&f.parallel, "jobs", "j", 0, "processes at once in async mode; 0 is no limit (default: the file's, or one for each CPU)")
 	fl.BoolVarP(&f.keepGoing, "keep-going", "k", false, "after a failure go on with what does not need the failed step")
 	fl.StringVar(&f.resumed, "resume", "", "go on with an earlier run, by its id or last (the last one of this folder): steps that ended well in it, and would do the same now, are not run again")
+	fl.BoolVar(&f.force, "force", false, "run steps also where they are up to date")
 	fl.BoolVar(&f.foreground, "foreground", false, "run detached steps like others: wait for them, and end them with the run")
 	fl.BoolVar(&f.watch, "watch", false, "run again whenever the content of a source of a step, or the file, has changed; a run that is going on is ended first")
 	fl.BoolP("help", "h", false, "explain the command, or, after a FILE, its parameters")
@@ -188,7 +190,10 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 	if err != nil {
 		return err
 	}
-	r := &runner.Runner{Params: params, Args: args, KeepGoing: f.keepGoing, Steps: steps, Root: f.root, Resume: past, Foreground: f.foreground}
+	r := &runner.Runner{Params: params, Args: args, KeepGoing: f.keepGoing, Steps: steps, Root: f.root, Resume: past, Foreground: f.foreground, Force: f.force}
+	if past != nil && f.root == "" {
+		r.Root = past.Root
+	}
 	if r.State, err = runner.StateDir(os.Environ()); err != nil && !errors.Is(err, runner.ErrNoState) {
 		return err
 	}

@@ -26,8 +26,7 @@ func runsCommand() *cobra.Command {
 		Long: `List the runs that are recorded, the latest first. The last 200 or so are kept,
 in $PIPE_STATE_DIR, or pipe in $XDG_STATE_HOME or in ~/.local/state.
 
-A run that was killed is shown as interrupted; what it had done until then is
-in its journal. pipe run --resume goes on from there.`,
+Of a run that was killed there is in its journal what it had done until then. pipe run --resume goes on from there.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			state, err := runner.StateDir(os.Environ())
@@ -93,7 +92,7 @@ in its journal. pipe run --resume goes on from there.`,
 			return err
 		},
 	}
-	prune.Flags().IntVar(&keep, "keep", 0, "how many of the latest to keep")
+	prune.Flags().IntVar(&keep, "keep", 10, "how many of the latest to keep")
 	c.AddCommand(show, prune)
 	return c
 }
@@ -127,14 +126,22 @@ func showRun(c *cobra.Command, r *runner.PastRun) error {
 		case s.Reason != "" && s.Reason != runner.ReasonExit:
 			status += " (" + string(s.Reason) + ")"
 		}
+		if s.Attempts > 0 {
+			status += fmt.Sprintf(" (attempt %d)", s.Attempts+1)
+		}
 		exit, took := strconv.Itoa(s.ExitCode), s.Duration.Round(time.Millisecond).String()
-		if s.Status == runner.StatusSkipped.String() {
+		if s.Start.IsZero() || s.Status == runner.StatusSkipped.String() {
 			exit, took = "-", "-"
 		}
 		if s.Signal != "" {
 			exit = s.Signal
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.Label, status, exit, took, oneLine(s.Command))
+	}
+	for _, s := range r.Results {
+		if s.Error != "" {
+			fmt.Fprintf(w, "\n%s: %s\n", s.Label, s.Error)
+		}
 	}
 	return w.Flush()
 }
@@ -179,8 +186,10 @@ func outcome(r *runner.PastRun) string {
 		return "unreadable: " + r.Problem
 	case r.Status == runner.RunRunning:
 		return fmt.Sprintf("running (pid %d)", r.Pid)
-	case r.Status == runner.RunInterrupted:
-		return "interrupted"
+	case r.Status == runner.RunKilled:
+		return "killed"
+	case r.Error != "":
+		return fmt.Sprintf("%s (%d)", oneLine(r.Error), r.ExitCode)
 	case r.ExitCode == 0:
 		return "success"
 	case r.Cause != "":
@@ -198,6 +207,7 @@ type runJSON struct {
 	Status   string              `json:"status"`
 	ExitCode *int                `json:"exitCode"` // null: it has not ended
 	Cause    string              `json:"cause,omitempty"`
+	Error    string              `json:"error,omitempty"`
 	Problem  string              `json:"problem,omitempty"`
 	Pid      int                 `json:"pid,omitempty"`
 	Start    *time.Time          `json:"start"`
@@ -220,7 +230,7 @@ type jsonStep struct {
 }
 
 func jsonRun(r *runner.PastRun) runJSON {
-	j := runJSON{ID: r.ID, File: r.File, Dir: r.Dir, Params: r.Params, Args: r.Args, Status: string(r.Status), Cause: r.Cause, Problem: r.Problem, Pid: r.Pid}
+	j := runJSON{ID: r.ID, File: r.File, Dir: r.Dir, Params: r.Params, Args: r.Args, Status: string(r.Status), Cause: r.Cause, Error: r.Error, Problem: r.Problem, Pid: r.Pid}
 	if r.Status == runner.RunEnded {
 		j.ExitCode = &r.ExitCode
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -29,10 +30,15 @@ var errChanged = errors.New("its sources changed")
 // watcher knows the sources of a pipeline, and when they change.
 type watcher struct {
 	files  []string // of the pipeline, and those that it runs
+	broken []string // those that have errors now
 	r      *runner.Runner
 	notify *fsnotify.Watcher
 	dirs   map[string]bool
+	last   *pipeline.Pipeline // that could be read
 	now    *runner.Watched
+	// during counts for a file in how many runs, one after the other, it changed
+	// while the run went on.
+	during map[string]int
 	texts  map[string]string // of the files
 }
 
@@ -44,7 +50,7 @@ func (s *session) watch(ctx context.Context, r *runner.Runner, file string, p *p
 		return fmt.Errorf("--watch: %w", err)
 	}
 	defer func() { _ = notify.Close() }()
-	w := &watcher{r: r, notify: notify, dirs: map[string]bool{}}
+	w := &watcher{r: r, notify: notify, dirs: map[string]bool{}, during: map[string]int{}}
 	if err := w.look(p); err != nil {
 		return refused(err)
 	}
@@ -58,26 +64,24 @@ func (s *session) watch(ctx context.Context, r *runner.Runner, file string, p *p
 		watched := len(w.now.Sums)
 		runCtx, stop := context.WithCancelCause(ctx)
 		changed := make(chan []string, 1)
+		over := make(chan struct{})
 		go func() {
-			names := w.wait(runCtx, p)
+			names := w.wait(runCtx, p, over)
 			if names != nil {
 				stop(errChanged)
 			}
 			changed <- names
 		}()
 		if p != nil {
-			err = s.run(runCtx, r, p)
+			_ = s.run(runCtx, r, p) // it has been said how it went
 		}
+		close(over)
 		if ctx.Err() == nil && context.Cause(runCtx) == nil {
 			fmt.Fprintf(os.Stderr, "pipe: watching %d files\n", watched)
 		}
 		names := <-changed
 		stop(nil)
 		if ctx.Err() != nil {
-			var code exitError
-			if errors.As(err, &code) {
-				return err
-			}
 			return interruptStatus(ctx)
 		}
 		here, _ := os.Getwd()
@@ -90,8 +94,10 @@ func (s *session) watch(ctx context.Context, r *runner.Runner, file string, p *p
 			names = append(names[:3], fmt.Sprintf("and %d more", len(names)-3))
 		}
 		fmt.Fprintf(os.Stderr, "pipe: %s changed\n", strings.Join(names, ", "))
+		w.broken = nil
 		if next, err := load(file); err != nil {
 			p = nil // it is said what is wrong; the next change may mend it
+			w.mend(err)
 		} else if err := w.look(next); err != nil {
 			_ = refused(err)
 			p = nil
@@ -118,23 +124,27 @@ func (w *watcher) look(p *pipeline.Pipeline) error {
 			return err
 		}
 		w.now = now
-		w.files = p.Files()
+		w.files, w.last = p.Files(), p
 		w.texts = w.read()
 		fresh := false
 		dirs := slices.Clone(now.Dirs)
-		for _, f := range w.files {
+		for _, f := range append(slices.Clone(w.files), w.broken...) {
 			dirs = append(dirs, filepath.Dir(f))
 		}
+		dirs = withParents(dirs)
 		keep := map[string]bool{}
 		for _, dir := range dirs {
 			if keep[dir] = true; w.dirs[dir] {
 				continue
 			}
 			if err := w.notify.Add(dir); err != nil {
-				if errors.Is(err, os.ErrNotExist) {
+				switch {
+				case errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission):
 					continue
+				case errors.Is(err, syscall.ENOSPC):
+					err = errors.New("there are too many; raise fs.inotify.max_user_watches")
 				}
-				return fmt.Errorf("--watch: cannot watch %s: %w (see fs.inotify.max_user_watches)", dir, err)
+				return fmt.Errorf("--watch: cannot watch %s: %w", dir, err)
 			}
 			w.dirs[dir], fresh = true, true
 		}
@@ -154,7 +164,7 @@ func (w *watcher) look(p *pipeline.Pipeline) error {
 // gone: an editor may be about to put a new one there.
 func (w *watcher) read() map[string]string {
 	out := map[string]string{}
-	for _, f := range w.files {
+	for _, f := range append(slices.Clone(w.files), w.broken...) {
 		if text, err := pipeline.ReadFile(f); err == nil {
 			out[f] = string(text)
 		}
@@ -162,44 +172,145 @@ func (w *watcher) read() map[string]string {
 	return out
 }
 
+// withParents adds the folders above those that are given, as far as they are
+// below this one: a folder that is renamed does not say so itself.
+func withParents(dirs []string) []string {
+	here, err := os.Getwd()
+	if err != nil {
+		return dirs
+	}
+	out := make([]string, 0, len(dirs))
+	for _, d := range dirs {
+		if !filepath.IsAbs(d) {
+			d = filepath.Join(here, d)
+		}
+		out = append(out, d)
+		for strings.HasPrefix(d, here+"/") {
+			d = filepath.Dir(d)
+			out = append(out, d)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// mend watches the files, too, in which there are errors.
+func (w *watcher) mend(err error) {
+	var errs pipeline.Errors
+	if !errors.As(err, &errs) {
+		return
+	}
+	for _, e := range errs {
+		if e.File != "" {
+			w.broken = append(w.broken, e.File)
+			if dir, err := filepath.Abs(filepath.Dir(e.File)); err == nil && !w.dirs[dir] && w.notify.Add(dir) == nil {
+				w.dirs[dir] = true
+			}
+		}
+	}
+	w.texts = w.read()
+}
+
+// gone forgets that a folder, and what is below it, is watched: it may be
+// another one by now.
+func (w *watcher) gone(name string) {
+	if abs, err := filepath.Abs(name); err == nil {
+		name = abs
+	}
+	for dir := range w.dirs {
+		if dir == name || strings.HasPrefix(dir, name+"/") {
+			_ = w.notify.Remove(dir)
+			delete(w.dirs, dir)
+		}
+	}
+}
+
 // wait returns the files whose content has changed, or nil when the context
-// ends. Of a pipeline that could not be read (nil) that is its own file.
-func (w *watcher) wait(ctx context.Context, p *pipeline.Pipeline) []string {
+// ends. over is closed when the run is: a file that changed during several runs
+// in a row is then taken for one that the run writes, and left out until then.
+func (w *watcher) wait(ctx context.Context, p *pipeline.Pipeline, over <-chan struct{}) []string {
 	before, texts := w.now, w.texts
 	var settle <-chan time.Time
+	var first time.Time // of the events that are not looked at yet
+	running := p != nil
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-over:
+			over, running = nil, false
+			if w.now == nil || p == nil {
+				continue
+			}
+			if err := w.look(p); err == nil {
+				var names []string
+				for _, n := range w.now.Changed(before) {
+					if w.during[n] < written {
+						names = append(names, n)
+					}
+				}
+				if names != nil {
+					return names
+				}
+				before = w.now // what the run wrote
+			}
+			for n := range w.during {
+				if w.during[n] < written {
+					delete(w.during, n)
+				}
+			}
 		case e, ok := <-w.notify.Events:
 			if !ok {
 				return nil
 			}
 			if e.Has(fsnotify.Create) || e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
-				delete(w.dirs, e.Name) // a folder that came back is another one
+				w.gone(e.Name)
 			}
-			settle = time.After(quiet)
+			settle, first = w.soon(first)
 		case _, ok := <-w.notify.Errors: // events were lost
 			if !ok {
 				return nil
 			}
-			settle = time.After(quiet)
+			settle, first = w.soon(first)
 		case <-settle:
-			settle = nil
+			settle, first = nil, time.Time{}
 			var names []string
 			for file, text := range w.read() {
 				if text != texts[file] {
 					names = append(names, file)
 				}
 			}
-			if p != nil {
-				if err := w.look(p); err == nil {
-					names = append(names, w.now.Changed(before)...)
+			if err := w.look(w.last); err != nil {
+				fmt.Fprintf(os.Stderr, "pipe: warning: %v\n", err)
+				continue
+			}
+			for _, n := range w.now.Changed(before) {
+				if running {
+					if w.during[n]++; w.during[n] == written {
+						fmt.Fprintf(os.Stderr, "pipe: warning: %s changes in each run, so the run seems to write it; from now on that starts no run (name it in generates)\n", n)
+					}
+					if w.during[n] >= written {
+						continue
+					}
 				}
+				names = append(names, n)
 			}
 			if names != nil {
 				return names
 			}
 		}
 	}
+}
+
+// written is in how many runs in a row a file may change before it is taken for
+// one that the run writes.
+const written = 3
+
+// soon returns when to look at what changed: when it is quiet, but not too late
+// where it never is.
+func (w *watcher) soon(first time.Time) (<-chan time.Time, time.Time) {
+	if first.IsZero() {
+		first = time.Now()
+	}
+	return time.After(min(quiet, max(0, time.Until(first.Add(10*quiet))))), first
 }

@@ -276,8 +276,7 @@ func (s *Store) kept(id string) bool {
 		return false
 	}
 	defer f.Close()
-	free, err := state.TryLock(f)
-	return err == nil && !free
+	return state.Held(f)
 }
 
 // Remove removes a job that does not go on, with its log.

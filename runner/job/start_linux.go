@@ -93,6 +93,9 @@ func (s *Store) folder() (string, error) {
 		_, _ = rand.Read(b) // it cannot fail
 		id := hex.EncodeToString(b)
 		err := os.Mkdir(s.job(id), 0o700)
+		if err == nil {
+			err = os.Chmod(s.job(id), 0o700) // whatever the umask is
+		}
 		if !errors.Is(err, os.ErrExist) {
 			return id, err
 		}
@@ -123,8 +126,8 @@ func (s *Store) keeper(ctx context.Context, id, key string, spec *runner.JobSpec
 		return err
 	}
 	defer lock.Close() // the keeper has it too, and the lock is of both
-	if held, err := state.TryLock(lock); err != nil || !held {
-		return fmt.Errorf("%s cannot be locked: %w", lock.Name(), errors.Join(err))
+	if err := state.Lock(lock); err != nil {
+		return err
 	}
 	inR, inW, err := os.Pipe()
 	if err != nil {

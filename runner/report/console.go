@@ -286,20 +286,24 @@ func (c *Console) Summary(p *pipeline.Pipeline, res *runner.Result) {
 func (c *Console) reused(res *runner.Result) {
 	var order []string
 	labels := map[string][]string{}
-	for i := range res.Steps {
-		list := res.Steps[i : i+1]
-		if res.Steps[i].Each != nil {
-			list = res.Steps[i].Each
-		}
-		for k := range list {
-			if why := list[k].Reused; why != "" {
-				if labels[why] == nil {
-					order = append(order, why)
+	var collect func(prefix string, steps []runner.StepResult)
+	collect = func(prefix string, steps []runner.StepResult) {
+		for i := range steps {
+			st := &steps[i]
+			switch {
+			case st.Each != nil:
+				collect(prefix, st.Each)
+			case st.Sub != nil:
+				collect(prefix+st.Label+"/", st.Sub.Steps)
+			case st.Reused != "":
+				if labels[st.Reused] == nil {
+					order = append(order, st.Reused)
 				}
-				labels[why] = append(labels[why], list[k].Label)
+				labels[st.Reused] = append(labels[st.Reused], prefix+st.Label)
 			}
 		}
 	}
+	collect("", res.Steps)
 	for _, why := range order {
 		what := why
 		if id, ok := strings.CutPrefix(why, "run "); ok {

@@ -17,3 +17,5 @@ func owned(string, fs.FileInfo) error { return nil }
 func OpenFile(path string, flag int) (*os.File, error) { return os.OpenFile(path, flag, 0o600) }
 
 func TryLock(*os.File) (bool, error) { return false, errors.ErrUnsupported }
+
+func tryShared(*os.File) (bool, error) { return false, errors.ErrUnsupported }

@@ -25,13 +25,23 @@ func owned(path string, info fs.FileInfo) error {
 
 // OpenFile opens or makes a file of the state folder, and no link.
 func OpenFile(path string, flag int) (*os.File, error) {
-	return os.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	f, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err == nil && flag&os.O_CREATE != 0 && f.Chmod(0o600) != nil { // whatever the umask is
+		_ = f.Close()
+		return nil, &os.PathError{Op: "chmod", Path: path, Err: syscall.EPERM}
+	}
+	return f, err
 }
 
 // TryLock takes the lock of a file if nobody has it.
-func TryLock(f *os.File) (bool, error) {
+func TryLock(f *os.File) (bool, error) { return flock(f, unix.LOCK_EX) }
+
+// tryShared is TryLock for those who only look.
+func tryShared(f *os.File) (bool, error) { return flock(f, unix.LOCK_SH) }
+
+func flock(f *os.File, how int) (bool, error) {
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		switch err {
 		case nil:
 			return true, nil

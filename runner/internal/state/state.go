@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Private makes a folder that is the user's alone, and checks one that is
@@ -23,7 +24,7 @@ import (
 func Private(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
-		if err := os.MkdirAll(path, 0o700); err != nil {
+		if err := mkdirs(path); err != nil {
 			return err
 		}
 		info, err = os.Lstat(path)
@@ -37,6 +38,25 @@ func Private(path string) error {
 		return fmt.Errorf("%s can be used by others (mode %04o); chmod 700 it", path, info.Mode().Perm())
 	}
 	return owned(path, info)
+}
+
+// mkdirs makes a folder and those above it, for the user alone whatever the
+// umask is.
+func mkdirs(path string) error {
+	err := os.Mkdir(path, 0o700)
+	if errors.Is(err, os.ErrNotExist) && path != filepath.Dir(path) {
+		if err := mkdirs(filepath.Dir(path)); err != nil {
+			return err
+		}
+		err = os.Mkdir(path, 0o700)
+	}
+	switch {
+	case errors.Is(err, os.ErrExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return os.Chmod(path, 0o700)
 }
 
 // Sub returns a folder of the state folder, made if need be.
@@ -81,7 +101,7 @@ func Replace(path string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err == nil {
+	if err = errors.Join(err, f.Chmod(0o600), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
@@ -115,6 +135,25 @@ func ReplaceSynced(path string, data []byte) error {
 	}
 	defer dir.Close()
 	return dir.Sync()
+}
+
+// Lock takes the lock of a file that others may look at for a moment: it waits
+// for that long, and no longer.
+func Lock(f *os.File) error {
+	for range 400 {
+		held, err := TryLock(f)
+		if err != nil || held {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return fmt.Errorf("%s is locked by another process", f.Name())
+}
+
+// Held reports whether the lock of a file is taken by somebody who keeps it.
+func Held(f *os.File) bool {
+	free, err := tryShared(f)
+	return err == nil && !free
 }
 
 // maxState bounds a file of state that is read, in bytes.
