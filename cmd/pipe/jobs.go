@@ -177,7 +177,7 @@ func jobTable(out io.Writer, s *job.Store, all bool, used map[string]time.Durati
 		return err
 	}
 	if hidden > 0 {
-		fmt.Fprintf(os.Stderr, "pipe: %d that have ended are not shown; --all shows them\n", hidden)
+		fmt.Fprintf(os.Stderr, "pipe: jobs that have ended are not shown (%d); --all shows them\n", hidden)
 	}
 	return nil
 }

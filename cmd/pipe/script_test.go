@@ -7,14 +7,18 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/pipe-runner/pipe/runner/job"
 )
 
 func TestMain(m *testing.M) {
@@ -70,6 +74,7 @@ func TestScripts(t *testing.T) {
 				"PIPE_STATE_DIR="+e.WorkDir+"-state",
 				"EVIL='\";$(touch M)`touch M`",
 			)
+			e.Defer(func() { endJobs(t, e.WorkDir+"-state") })
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -89,6 +94,25 @@ func TestScripts(t *testing.T) {
 			return err == nil, nil
 		},
 	})
+}
+
+// endJobs ends what a test left behind.
+func endJobs(t *testing.T, state string) {
+	if _, err := os.Stat(filepath.Join(state, "jobs")); err != nil {
+		return
+	}
+	store := &job.Store{Dir: state}
+	list, err := store.List()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, i := range list {
+		if i.State.Live() || i.State == job.Lost {
+			if _, err := store.Stop(context.Background(), i.ID, 0, new(time.Duration)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }
 
 // exits STATUS PROGRAM ARG… runs a program, which must end with that status.

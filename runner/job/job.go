@@ -97,8 +97,8 @@ type Info struct {
 	Error    string              `json:"error,omitempty"`
 	Problem  string              `json:"problem,omitempty"` // why it is lost or unreadable
 	Created  time.Time           `json:"created"`
-	Started  time.Time           `json:"started"` // the last time
-	Ended    time.Time           `json:"ended"`   // the last time; zero while it runs
+	Started  time.Time           `json:"started,omitzero"` // the last time
+	Ended    time.Time           `json:"ended,omitzero"`   // the last time; zero while it runs
 	Restarts int                 `json:"restarts"`
 	Restart  string              `json:"restart"` // policy
 	Pids     []Process           `json:"processes,omitempty"`
