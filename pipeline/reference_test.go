@@ -26,7 +26,9 @@ func TestReference(t *testing.T) {
 	}
 	b.WriteString("\n## In expressions\n\n`${{ … }}` in any string value; an `if` is one with or without it. The language is that of expr-lang.org.\n\n| name | what it is |\n|---|---|\n")
 	fmt.Fprintf(&b, "| `params.NAME` | a parameter |\n| `args` | the list of what follows `--` |\n| `env.NAME` | a variable of the runner |\n")
-	fmt.Fprintf(&b, "| `steps.NAME.…` | of a step that has ended: %s |\n", strings.Join(stepFields, ", "))
+	fmt.Fprintf(&b, "| `steps.NAME.…` | of a step that has ended: %s; stdout and stderr without the newlines at their end |\n", strings.Join(stepFields, ", "))
+	fmt.Fprintf(&b, "| `steps.NAME.outputs.X` | what the pipeline of a step with `run` puts out |\n| `steps.NAME.each[i].…` | of an instance of a step that expands, in order; also `matrix` and `item` |\n")
+	fmt.Fprintf(&b, "| `matrix.AXIS`, `item` | of the instance that runs |\n")
 	fmt.Fprintf(&b, "| `pipeline.…` | %s |\n| `host.…` | %s |\n", strings.Join(pipelineFields, ", "), strings.Join(hostFields, ", "))
 	fmt.Fprintf(&b, "| functions | %s, and those of expr-lang |\n| in an `if` | %s |\n", strings.Join(functions, "(), ")+"()", strings.Join(statusFuncs, "(), ")+"()")
 	if *update {

@@ -66,19 +66,19 @@ func init() { // not a literal: the readers refer to the table again
 	schema = []key{
 		{"name", atFile | atAnyStep, "what people and expressions call it", (*parser).readName},
 		{"description", atFile, "what the pipeline is for", func(p *parser, t *target, n *yaml.Node) { t.file.Description = p.text(n) }},
-		{"params", atFile, "values that the caller gives", (*parser).readParams},
-		{"secrets", atFile, "names of the runner's variables that are masked, and reach only steps that name them", func(p *parser, t *target, n *yaml.Node) { t.file.Secrets = p.names(n) }},
-		{"mode", atFile, "sync or async", (*parser).readMode},
-		{"maxParallel", atFile | atAnyStep, "processes at once in async mode, or instances at once of a step that expands; 0: no limit", (*parser).readMaxParallel},
-		{"timeout", atFile | atAnyStep, "a duration such as 90s, after which the tree is ended", (*parser).readTimeout},
-		{"cleanupTimeout", atFile, "how long steps may clean up after a failure", func(p *parser, t *target, n *yaml.Node) { t.file.CleanupTimeout = p.durationPtr(n) }},
+		{"params", atFile, "values that the caller gives: NAME: {type: string (default), int, number, bool, path or list; default; enum; pattern; help}; without default it must be given", (*parser).readParams},
+		{"secrets", atFile, "names of the runner's variables that are masked, and reach only steps that name them; one that is not set is empty", func(p *parser, t *target, n *yaml.Node) { t.file.Secrets = p.names(n) }},
+		{"mode", atFile, "sync (default): one step after another; async: each as soon as all that it needs has ended", (*parser).readMode},
+		{"maxParallel", atFile | atAnyStep, "processes at once in async mode (default: one for each CPU), or instances at once of a step that expands (default: 1 in sync mode); 0: no limit", (*parser).readMaxParallel},
+		{"timeout", atFile | atAnyStep, "a duration such as 90s, after which the tree is ended; of a step it is for each attempt and each instance", (*parser).readTimeout},
+		{"cleanupTimeout", atFile, "how long steps with always() or failure() may take after a failure, a timeout or Ctrl-C; 30s", func(p *parser, t *target, n *yaml.Node) { t.file.CleanupTimeout = p.durationPtr(n) }},
 		{"outputs", atFile, "named expressions over the steps", (*parser).readOutputs},
 		{"steps", atFile, "the list of steps", (*parser).readSteps},
 
 		{"help", atAnyStep, "what the step does", func(p *parser, t *target, n *yaml.Node) { t.step.Help = p.text(n) }},
 		{"needs", atAnyStep, "steps that must have ended well before", (*parser).readNeeds},
 		{"sync", atAnyStep, "in async mode: every later step needs this one", func(p *parser, t *target, n *yaml.Node) { t.step.Sync = p.boolean(n) }},
-		{"if", atAnyStep, "an expression that decides whether the step runs", func(p *parser, t *target, n *yaml.Node) {
+		{"if", atAnyStep, "an expression that decides whether the step runs, when all that it needs has ended; without success(), failure(), always() or cancelled() it runs only if that ended well", func(p *parser, t *target, n *yaml.Node) {
 			t.step.If = p.expression(n)
 			if t.step.If != nil {
 				t.step.If.cond = true
@@ -99,21 +99,21 @@ func init() { // not a literal: the readers refer to the table again
 		{"generates", atSteps, "globs of the files it writes: it runs where one is gone or has changed", func(p *parser, t *target, n *yaml.Node) { t.step.Generates = p.globs(n) }},
 		{"retry", atAnyStep, "{attempts, delay, backoff: fixed or exponential, maxDelay, on: [codes, signals, timeout]}: run it again after a failure", (*parser).readRetry},
 
-		{"spawn", atProgram, "program and arguments; output streams", (*parser).readSpawn},
-		{"exec", atProgram, "shell text; output is buffered", (*parser).readExec},
-		{"execFile", atProgram, "program and arguments; output is buffered", (*parser).readExecFile},
-		{"run", atRun, "another pipeline, by its path from this file's folder", (*parser).readRun},
+		{"spawn", atProgram, "program and arguments, without a shell; output is shown as it comes, and not kept", (*parser).readSpawn},
+		{"exec", atProgram, "shell text; output is kept for expressions, and in async mode shown when the step has ended", (*parser).readExec},
+		{"execFile", atProgram, "program and arguments; output is kept for expressions, and in async mode shown when the step has ended", (*parser).readExecFile},
+		{"run", atRun, "another pipeline, by its path from this file's folder; it runs in the step's cwd and environment", (*parser).readRun},
 		{"with", atRun, "parameters of the pipeline that is run", (*parser).readWith},
 		{"pipe", atPipe, "stages joined stdout to stdin", (*parser).readPipe},
 		{"tee", atTee, "branches that each get the whole stream", (*parser).readTee},
 
-		{"cwd", atLevel | atRun, "working directory, relative to the outer level's", func(p *parser, t *target, n *yaml.Node) { t.level().Cwd = p.template(n) }},
+		{"cwd", atLevel | atRun, "working directory, relative to the outer level's, which for the file is the caller's", func(p *parser, t *target, n *yaml.Node) { t.level().Cwd = p.template(n) }},
 		{"env", atLevel | atRun, "variables; replaces the inherited environment", (*parser).readEnv},
 		{"envFile", atLevel | atRun, "files of NAME=VALUE lines", (*parser).readEnvFile},
 		{"extendEnv", atLevel | atRun, "true, or names and globs: the runner's variables to inherit", (*parser).readExtendEnv},
 		{"unset", atLevel | atRun, "variables to remove", func(p *parser, t *target, n *yaml.Node) { t.level().Unset = p.names(n) }},
-		{"shell", atLevel, "builtin, true (/bin/sh), or a shell's path or name", (*parser).readShell},
-		{"set", atLevel, "shell options of exec", (*parser).readSet},
+		{"shell", atLevel, "of exec: builtin (default: the embedded shell, the same everywhere), true (/bin/sh), or a shell's path or name", (*parser).readShell},
+		{"set", atLevel, "shell options of exec, in place of the default [errexit, pipefail]; so [errexit, pipefail, nounset] adds one", (*parser).readSet},
 		{"uid", atSteps | atStage, "numeric user id", func(p *parser, t *target, n *yaml.Node) { t.level().UID = p.id(n) }},
 		{"gid", atSteps | atStage, "numeric group id", func(p *parser, t *target, n *yaml.Node) { t.level().GID = p.id(n) }},
 		{"killSignal", atSteps | atStage, "signal that ends the tree; SIGTERM", func(p *parser, t *target, n *yaml.Node) { t.level().KillSignal = p.signal(n) }},
@@ -122,9 +122,9 @@ func init() { // not a literal: the readers refer to the table again
 		{"sigpipe", atSteps | atStage, "ok or fail: what an upstream SIGPIPE counts as", (*parser).readSigpipe},
 
 		{"stdio", atProgram, "inherit, pipe, ignore, or a list by descriptor", (*parser).readStdio},
-		{"stdin", atProgram | atPipe, "inherit, ignore, {file} or {fd}", func(p *parser, t *target, n *yaml.Node) { t.stage.Stdin = p.stdio(n, 0) }},
-		{"stdout", atProgram | atPipe, "pipe, inherit, ignore, {file} or {fd}", func(p *parser, t *target, n *yaml.Node) { t.stage.Stdout = p.stdio(n, 1) }},
-		{"stderr", atProgram | atPipe, "pipe, inherit, ignore, stdout, {file} or {fd}", func(p *parser, t *target, n *yaml.Node) { t.stage.Stderr = p.stdio(n, 2) }},
+		{"stdin", atProgram | atPipe, "ignore (default), inherit, {file: path} or {fd: N}", func(p *parser, t *target, n *yaml.Node) { t.stage.Stdin = p.stdio(n, 0) }},
+		{"stdout", atProgram | atPipe, "pipe (default: through the runner), inherit, ignore, {file: path, append: true} or {fd: N}", func(p *parser, t *target, n *yaml.Node) { t.stage.Stdout = p.stdio(n, 1) }},
+		{"stderr", atProgram | atPipe, "pipe (default), inherit, ignore, stdout, {file: path, append: true} or {fd: N}", func(p *parser, t *target, n *yaml.Node) { t.stage.Stderr = p.stdio(n, 2) }},
 		{"input", atProgram | atPipe, "text given on stdin", func(p *parser, t *target, n *yaml.Node) { t.stage.Input = p.template(n) }},
 		{"argv0", atProgram, "what the program sees as its own name", func(p *parser, t *target, n *yaml.Node) { t.stage.Argv0 = p.template(n) }},
 		{"successCodes", atProgram, "exit codes that count as success; [0]", (*parser).readSuccessCodes},

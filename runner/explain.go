@@ -27,6 +27,9 @@ func (r *Runner) Explain(p *pipeline.Pipeline, step string) ([]Explanation, erro
 		return nil, err
 	}
 	run.tracing = true
+	if ex.step.Run != nil {
+		return run.explainRun(ex)
+	}
 	return run.explain(ex, ex.step.Stages, nil)
 }
 
@@ -38,7 +41,7 @@ func (r *Runner) UpToDate(p *pipeline.Pipeline, step string) (string, error) {
 	if run != nil {
 		defer func() { _ = run.root.Close() }()
 	}
-	if err != nil || !remembers(ex.step) || ex.step.Expands() || len(ex.step.Reads()) > 0 {
+	if err != nil || !remembers(ex.step) || len(ex.step.Reads()) > 0 {
 		return "", err
 	}
 	if r.State == "" {
@@ -74,14 +77,37 @@ func (r *Runner) lookAt(p *pipeline.Pipeline, step string) (*run, *execution, er
 	if err := run.setup(r); err != nil {
 		return run, nil, err
 	}
-	if _, err := p.Select([]string{step}); err != nil {
+	name, instance, _ := strings.Cut(strings.TrimSuffix(step, "]"), "[")
+	if _, err := p.Select([]string{name}); err != nil {
 		return run, nil, &paramError{run.masked(err)}
 	}
-	s, i := p.Step(step)
+	s, i := p.Step(name)
 	ex := &execution{r: run, u: &unit{step: i, label: p.Label(i)}, step: s}
 	ex.vars = run.base
 	ex.vars.Steps = unknownStep
-	return run, ex, nil
+	if !s.Expands() {
+		if instance != "" {
+			return run, nil, &paramError{fmt.Errorf("step %s runs once, and has no [%s]", name, instance)}
+		}
+		return run, ex, nil
+	}
+	if s.ForEach != nil && len(s.Reads()) > 0 { // its list is known during a run only
+		ex.vars.Item = "${{ item }}"
+		return run, ex, nil
+	}
+	instances, err := s.Instances(&ex.vars)
+	if err != nil {
+		return run, nil, run.masked(err)
+	}
+	var labels []string
+	for _, in := range instances {
+		if labels = append(labels, in.Label); instance == "" || in.Label == instance {
+			ex.vars.Matrix, ex.vars.Item = in.Matrix, in.Item
+			ex.u.label = fmt.Sprintf("%s[%s]", ex.u.label, run.redactor.String(in.Label))
+			return run, ex, nil
+		}
+	}
+	return run, nil, &paramError{run.masked(fmt.Errorf("step %s has no [%s]; it has %s", name, instance, few(labels)))}
 }
 
 // Explanation is what one process of a step would be.
@@ -107,6 +133,27 @@ func unknownStep(name string) (map[string]any, error) {
 		"status": "success", "reason": "", "exitCode": 0, "signal": "", "duration": 0.0, "stages": []any{}, "job": text("job"),
 		"stdout": text("stdout"), "stderr": text("stderr"),
 	}, nil
+}
+
+// explainRun returns what a step is that runs another pipeline, as if it were
+// pipe that is started.
+func (r *run) explainRun(ex *execution) ([]Explanation, error) {
+	out, err := r.explain(ex, []*pipeline.Stage{programStage}, nil)
+	if err != nil {
+		return nil, err
+	}
+	out[0].Program, out[0].Args = "", []string{"pipe", "run", ex.step.Run.Path}
+	for _, w := range ex.step.Run.With {
+		vars := ex.vars
+		words, err := w.Value.EvalArgs(&vars)
+		if err != nil {
+			return nil, r.masked(fmt.Errorf("with %s: %w", w.Name, err))
+		}
+		for _, word := range words {
+			out[0].Args = append(out[0].Args, "-p", r.redactor.String(w.Name+"="+word))
+		}
+	}
+	return out, nil
 }
 
 func (r *run) explain(ex *execution, stages []*pipeline.Stage, out []Explanation) ([]Explanation, error) {

@@ -143,6 +143,17 @@ func BenchmarkUnchanged(b *testing.B) {
 	})
 }
 
+// BenchmarkJobs: 500 jobs that run are listed, beside ps.
+func BenchmarkJobs(b *testing.B) {
+	f := write(b, "mode: async\nsteps: [{name: j, forEach: '1..500', detached: true, unref: true, spawn: [sleep, '1000']}]")
+	state := filepath.Join(b.TempDir(), "state")
+	b.Setenv("PIPE_STATE_DIR", state)
+	b.Cleanup(func() { endJobs(b, state) })
+	pipe := release(b)
+	once(b, pipe, "run", f)
+	beside(b, 7, []string{pipe, "jobs"}, []string{"ps", "axo", "pid,stat,etime,pcpu,rss,cmd"})
+}
+
 // BenchmarkCheck reports time and memory for a step, which must not grow with
 // their number.
 func BenchmarkCheck(b *testing.B) {

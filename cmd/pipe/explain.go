@@ -18,7 +18,8 @@ func explainCommand() *cobra.Command {
 		Use:   "explain [FILE] STEP [-- ARG…]",
 		Short: "Show what a step would run, and where its environment comes from",
 		Long: `Show what a step would run, and run nothing: its arguments, program and cwd, and
-for each variable where it comes from and what it hides. Of a step with sources
+for each variable where it comes from and what it hides. An instance of a step
+that expands is named as it is shown, as in 'build[arm64]'. Of a step with sources
 it says whether it is up to date, and if not, what changed. Secrets are masked.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			rest := []string(nil)

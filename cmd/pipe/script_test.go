@@ -97,7 +97,7 @@ func TestScripts(t *testing.T) {
 }
 
 // endJobs ends what a test left behind.
-func endJobs(t *testing.T, state string) {
+func endJobs(t testing.TB, state string) {
 	if _, err := os.Stat(filepath.Join(state, "jobs")); err != nil {
 		return
 	}

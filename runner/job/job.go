@@ -173,12 +173,14 @@ func (s *Store) List() ([]*Info, error) {
 // other one has. Of several of a name it is the one that goes on, if there is
 // one, and else the latest. The error may be a [NotFoundError].
 func (s *Store) Find(name string) (*Info, error) {
+	if info, err := s.Get(name); err == nil { // without a look at all others
+		return info, nil
+	}
 	list, err := s.List()
 	if err != nil {
 		return nil, err
 	}
 	for _, match := range []func(*Info) bool{
-		func(i *Info) bool { return i.ID == name },
 		func(i *Info) bool { return i.Name == name && i.State.Live() },
 		func(i *Info) bool { return i.Name == name },
 		func(i *Info) bool {

@@ -253,6 +253,7 @@ func (k *keeper) once() *runner.StepResult {
 					}
 				})
 				k.answer(answer{})
+				shrink()
 			}
 		}
 	}, stop)
