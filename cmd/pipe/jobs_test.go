@@ -358,11 +358,11 @@ func TestKilledStart(t *testing.T) {
 				c := exec.Command("strace", "-f", "-qq", "-o", os.DevNull, "-e", "trace="+call, "-e", "inject="+call+":signal=KILL:when="+strconv.Itoa(n), j.pipe, "run")
 				c.Dir, c.Env = j.dir, j.env
 				// The keeper is traced too, and strace would wait for it.
-				done := make(chan error, 1)
+				done := make(chan struct{})
 				if err := c.Start(); err != nil {
 					t.Fatal(err)
 				}
-				go func() { done <- c.Wait() }()
+				go func() { _ = c.Wait(); close(done) }()
 				for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 					list, _ := j.store.List()
 					if len(list) == 1 && list[0].State == job.Running && onlyStrace(c.Process.Pid) {
@@ -371,7 +371,6 @@ func TestKilledStart(t *testing.T) {
 					select {
 					case <-done:
 						killed++
-						done <- nil
 					default:
 						if time.Now().After(end) {
 							t.Fatal("it neither runs nor ends")
