@@ -68,6 +68,9 @@ var rules = []Rule{
 	{"raw", "raw() lets a value become program text.",
 		"params: {flags: {}}\nsteps: [{exec: \"make ${{ raw(params.flags) }}\"}]",
 		"params: {flags: {type: list}}\nsteps: [{exec: \"make ${{ params.flags }}\"}]"},
+	{"services-alone", "Services end when nothing leans on them any more: without another step that is at once.",
+		"steps: [{background: true, spawn: [server]}]",
+		"steps: [{background: true, spawn: [server]}, {spawn: [sleep, infinity]}]"},
 	{"unquoted-expansion", "What an unquoted expansion gives is split at blanks and expanded as file patterns.",
 		"steps: [{exec: \"f=$1; rm -- $f\"}]",
 		"steps: [{exec: \"f=$1; rm -- \\\"$f\\\"\"}]"},
@@ -131,7 +134,7 @@ func (l *linter) run(environ []string) {
 		if s.If != nil {
 			l.condition(s.If)
 		}
-		if l.p.Mode == Sync && len(s.Needs) > 0 {
+		if l.p.Mode == Sync && len(s.Needs) > 0 && !l.service(s.Needs) {
 			l.find("needs-in-sync", s.Needs[0].Pos, "needs in mode: sync: every step waits for the one before it anyway; write mode: async, or leave it out")
 		}
 		if l.p.Mode == Async && i > 0 && s.If.RunsAfterFailure() && len(l.p.graph.Needs[i]) == 0 {
@@ -147,10 +150,22 @@ func (l *linter) run(environ []string) {
 			inherits = inherits || st.Action != Tee && l.p.inheritsAll(s, st)
 		}
 	}
+	if n := len(l.p.Steps); n > 0 && !slices.ContainsFunc(l.p.Steps, func(s *Step) bool { return !s.Background }) {
+		l.find("services-alone", l.p.Steps[0].Pos, "all steps are services, which end when nothing leans on them: at once; add a step that uses them, or that waits, as spawn: [sleep, infinity] does")
+	}
 	l.levels()
 	if inherits {
 		l.inherited(environ)
 	}
+}
+
+// service reports whether one of the needs is a service, which is there for a
+// step that is run by its name only if it is needed.
+func (l *linter) service(needs []Ref) bool {
+	return slices.ContainsFunc(needs, func(r Ref) bool {
+		s, _ := l.p.Step(r.Name)
+		return s != nil && s.Background
+	})
 }
 
 // condition finds an if without a name in it.

@@ -4,6 +4,7 @@ package pipeline
 // services, which the rest of a pipeline leans on.
 
 import (
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -175,6 +176,8 @@ func (c *checker) service(s *Step) {
 	switch {
 	case s.Unref && !s.Detached:
 		c.add(s.Pos, "unref is for a step with detached: true, which then is a job that the pipeline does not wait for")
+	case s.Restart != nil && s.Background:
+		c.add(s.Restart.Pos, "restart is for jobs; a service is started once, and its end stops the pipeline")
 	case s.Restart != nil && !s.Detached:
 		c.add(s.Restart.Pos, "restart is for jobs: add detached: true; a step that is to be tried again takes retry")
 	case s.Ready != nil && !s.Background:
@@ -183,7 +186,9 @@ func (c *checker) service(s *Step) {
 		c.add(s.Pos, "background and detached contradict each other: a service ends with the pipeline, a job outlives it")
 	case s.Background && s.Expands():
 		c.add(s.Pos, "a service does not expand; write one for each")
-	case (s.Background || s.Detached) && s.Retry != nil:
+	case s.Background && s.Retry != nil:
+		c.add(s.Pos, "retry is for steps that end; a service is started once, and its end stops the pipeline")
+	case s.Detached && s.Retry != nil:
 		c.add(s.Pos, "retry is for steps that end; a job takes restart")
 	case (s.Background || s.Detached) && s.Generates != nil:
 		c.add(s.Pos, "generates is for steps that end")
@@ -201,8 +206,14 @@ func (c *checker) service(s *Step) {
 	}
 	c.template(r.TCP)
 	c.template(r.HTTP)
-	if strings.HasPrefix(r.HTTP.src, "https:") {
+	switch {
+	case strings.HasPrefix(r.HTTP.src, "https:"):
 		c.add(r.Pos, "ready: http is without TLS; for https use exec, as in {exec: [curl, -fsS, …]}")
+	case !r.HTTP.IsZero() && !r.HTTP.HasExpr() && !strings.HasPrefix(r.HTTP.src, "http://"):
+		c.add(r.Pos, "ready: http is a URL such as http://localhost:8080/health, not %q", r.HTTP.src)
+	}
+	if _, _, err := net.SplitHostPort(r.TCP.src); !r.TCP.IsZero() && !r.TCP.HasExpr() && err != nil {
+		c.add(r.Pos, "ready: tcp is host:port, such as localhost:5432, not %q", r.TCP.src)
 	}
 	if r.Exec != nil {
 		c.stage(s, r.Exec, false)

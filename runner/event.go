@@ -133,7 +133,15 @@ type StepResult struct {
 }
 
 // Duration returns how long the step ran.
-func (r *StepResult) Duration() time.Duration { return r.End.Sub(r.Start) }
+func (r *StepResult) Duration() time.Duration {
+	switch {
+	case r.Start.IsZero():
+		return 0
+	case r.End.IsZero(): // it goes on
+		return time.Since(r.Start)
+	}
+	return r.End.Sub(r.Start)
+}
 
 // StageResult is what came of one process.
 type StageResult struct {

@@ -258,6 +258,11 @@ func (ex *execution) detach() {
 		return err
 	})
 	ex.result.Command = spec.Command
+	var running interface{ JobID() string }
+	if errors.As(err, &running) && ex.r.memory != nil && ex.r.memory.previous != nil && ex.step.Unref {
+		ex.result.Job = running.JobID() // of the run that is resumed
+		return
+	}
 	if err != nil {
 		ex.fail(err)
 		return
@@ -363,7 +368,7 @@ func (r *Runner) BindJob(p *pipeline.Pipeline, label string) (*JobSpec, error) {
 				continue
 			}
 			if len(s.Reads()) > 0 {
-				return nil, fmt.Errorf("%s takes values from steps that have to run before it; run the pipeline again", label)
+				return nil, fmt.Errorf("%s takes values from steps that have to run before it; run the pipeline again, with --if-running=restart", label)
 			}
 			vars.Matrix, vars.Item = in.Matrix, in.Item
 			ex := &execution{r: run, u: &unit{step: i, label: name}, step: s, vars: vars}

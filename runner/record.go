@@ -87,19 +87,11 @@ type fingerprint struct {
 	unknown  string   // why it cannot be known to be the same; "": it can
 }
 
-// volatile are variables of a session, on which no program's result depends
-// but by intent.
-var volatile = []string{
-	"_", "SHLVL", "PWD", "OLDPWD", "TERM", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID", "COLUMNS", "LINES", "WINDOWID",
-	"TMUX", "TMUX_PANE", "STY", "GPG_TTY", "SSH_TTY", "SSH_CLIENT", "SSH_CONNECTION", "SSH_AUTH_SOCK", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY",
-	"XDG_SESSION_ID", "DBUS_SESSION_BUS_ADDRESS", "INVOCATION_ID", "JOURNAL_STREAM", "PS1", "HISTFILE", "PIPE_STATE_DIR",
-}
-
 // environDigests returns the digests of the variables that steps inherit.
 func environDigests(h *state.Hasher, environ []string) map[string]string {
 	out := map[string]string{}
 	for _, kv := range environ {
-		if name, value, ok := strings.Cut(kv, "="); ok && !slices.Contains(volatile, name) {
+		if name, value, ok := strings.Cut(kv, "="); ok && !slices.Contains(state.Volatile, name) {
 			out[name] = h.Digest(value)
 		}
 	}
@@ -415,6 +407,8 @@ func (ex *execution) resumes(rec *record, f *fingerprint) string {
 		return "--force"
 	case ex.step.Background:
 		return "it is a service"
+	case ex.step.Detached:
+		return "it is a job, which goes on if it is there"
 	case ex.step.If.RunsAfterFailure():
 		return "it cleans up, in every run"
 	}

@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -77,8 +79,8 @@ func jobsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "jobs",
 		Short: "List the jobs that steps with detached left",
-		Long: `List the jobs that go on, of all pipelines: their state and age, what they use,
-and their last line. With --all also those that have ended.
+		Long: `List the jobs that go on, have failed or are lost, of all pipelines: their state
+and age, what they use, and their last line. With --all also the others.
 
 A job is named in other commands by its id, the name of its step, or the
 beginning of either that no other job has.`,
@@ -152,10 +154,10 @@ func jobTable(out io.Writer, s *job.Store, all bool, used map[string]time.Durati
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tNAME\tSTATE\tAGE\tCPU\tMEMORY\tLAST LINE")
+	fmt.Fprintln(w, "ID\tNAME\tSTATE\tAGE\tCPU\tMEMORY\tFILE\tLAST LINE")
 	hidden := 0
 	for _, i := range list {
-		if !all && !i.State.Live() {
+		if !all && !i.State.Live() && i.State != job.Failed && i.State != job.Lost {
 			hidden++
 			continue
 		}
@@ -171,15 +173,27 @@ func jobTable(out io.Writer, s *job.Store, all bool, used map[string]time.Durati
 			cpu = fmt.Sprintf("%.0f%%", 100*max(0, took.Seconds())/max(span.Seconds(), 0.01))
 			memory = bytesText(u.RSS)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", i.ID, oneLine(i.Name), stateText(i), age(i), cpu, memory, oneLine(lastLine(s, i.ID)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", i.ID, oneLine(i.Name), stateText(i), age(i), cpu, memory, shortPath(i.File), oneLine(lastLine(s, i.ID)))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	if hidden > 0 {
+	if hidden > 0 && used == nil {
 		fmt.Fprintf(os.Stderr, "pipe: jobs that have ended are not shown (%d); --all shows them\n", hidden)
 	}
 	return nil
+}
+
+// shortPath names a file from this folder, where that is shorter.
+func shortPath(path string) string {
+	here, err := os.Getwd()
+	if err != nil || path == "" {
+		return "-"
+	}
+	if rel, err := filepath.Rel(here, path); err == nil && len(rel) < len(path) {
+		path = rel
+	}
+	return oneLine(path)
 }
 
 // stateText says how it is with a job.
@@ -306,21 +320,35 @@ type logPrinter struct {
 	onlyErr, stamps bool
 	since           time.Time
 	skip            int
-	midway          [2]bool // of stdout and stderr
+	skipping        bool
+	open            map[string]bool // by stream: the last piece did not end its line
+	midway          [2]bool         // of stdout and stderr
 }
 
 func (p *logPrinter) wants(l job.LogLine) bool {
 	return (!p.onlyErr || l.Stream == job.Stderr) && !l.Time.Before(p.since)
 }
 
+// begins reports whether a piece is the beginning of a line.
+func (p *logPrinter) begins(l job.LogLine) bool {
+	begins := !p.open[l.Stream]
+	if p.open == nil {
+		p.open = map[string]bool{}
+	}
+	p.open[l.Stream] = l.Partial
+	return begins
+}
+
 func (p *logPrinter) line(l job.LogLine) error {
 	if !p.wants(l) {
 		return nil
 	}
-	if p.skip > 0 {
-		if !l.Partial {
+	if p.begins(l) {
+		if p.skipping = p.skip > 0; p.skipping {
 			p.skip--
 		}
+	}
+	if p.skipping {
 		return nil
 	}
 	w, k, prefix := p.out, 0, ""
@@ -343,8 +371,9 @@ func (p *logPrinter) line(l job.LogLine) error {
 // countLines returns how many lines to skip, so that the last n are left.
 func countLines(ctx context.Context, s *job.Store, id string, p *logPrinter, n int) (int, error) {
 	count := 0
+	starts := *p
 	err := s.Logs(ctx, id, false, func(l job.LogLine) error {
-		if p.wants(l) && !l.Partial {
+		if p.wants(l) && starts.begins(l) {
 			count++
 		}
 		return nil
@@ -395,15 +424,17 @@ func jobStatus(i *job.Info) error {
 func stopCommand() *cobra.Command {
 	var sig string
 	var grace time.Duration
-	var kill bool
+	var kill, all bool
 	c := &cobra.Command{
 		Use:   "stop JOB…",
 		Short: "End jobs, with all of their processes",
 		Long: `End jobs, with all of their processes: by their killSignal, and after their
 killAfter by SIGKILL. To stop one that has ended is no error.`,
-		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeJobs,
 		RunE: func(c *cobra.Command, args []string) error {
+			if all == (len(args) > 0) {
+				return errors.New("stop takes jobs, or --all")
+			}
 			var signal syscall.Signal
 			var err error
 			if sig != "" {
@@ -420,6 +451,21 @@ killAfter by SIGKILL. To stop one that has ended is no error.`,
 			}
 			ctx, stop := untilSignal()
 			defer stop()
+			if all {
+				s, err := openStore()
+				if err != nil {
+					return err
+				}
+				list, err := s.List()
+				if err != nil {
+					return err
+				}
+				for _, i := range list {
+					if i.State.Live() {
+						args = append(args, i.ID)
+					}
+				}
+			}
 			for _, name := range args {
 				s, info, err := findJob(name)
 				if err != nil {
@@ -440,6 +486,7 @@ killAfter by SIGKILL. To stop one that has ended is no error.`,
 	}
 	c.Flags().StringVarP(&sig, "signal", "s", "", "the signal to begin with (default: the step's killSignal)")
 	c.Flags().DurationVar(&grace, "grace", 0, "time until SIGKILL (default: the step's killAfter)")
+	c.Flags().BoolVarP(&all, "all", "a", false, "all jobs that go on")
 	c.Flags().BoolVarP(&kill, "kill", "k", false, "SIGKILL at once")
 	return c
 }
@@ -608,6 +655,9 @@ start it with: systemctl --user enable --now NAME`,
 	}
 }
 
+// ofSession are variables that are of no use to a service.
+var ofSession = []string{"_", "SHLVL", "PWD", "OLDPWD", "TERM", "COLORTERM", "COLUMNS", "LINES", "WINDOWID", "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "SSH_AUTH_SOCK", "DISPLAY", "TMUX", "TMUX_PANE", "INVOCATION_ID", "JOURNAL_STREAM"}
+
 // unitFile returns the unit of a job. The program runs under systemd itself; what
 // is no plain program runs as pipe run does it, in the foreground.
 func unitFile(info *job.Info, spec *runner.JobSpec) (string, error) {
@@ -626,7 +676,9 @@ func unitFile(info *job.Info, spec *runner.JobSpec) (string, error) {
 			fmt.Fprintf(&b, "# its own name was %s\n", shellescape.Quote(st.Args[0]))
 		}
 		for _, kv := range st.Env {
-			fmt.Fprintf(&b, "Environment=%s\n", unitWord(kv))
+			if name, _, _ := strings.Cut(kv, "="); !slices.Contains(ofSession, name) {
+				fmt.Fprintf(&b, "Environment=%s\n", unitWord(kv))
+			}
 		}
 		for fd, key := range []string{"", "StandardOutput", "StandardError"} {
 			switch {
@@ -644,6 +696,7 @@ func unitFile(info *job.Info, spec *runner.JobSpec) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		fmt.Fprintf(&b, "# What the pipeline reads of the environment, secrets too, is to be in this file,\n# as NAME=VALUE lines; only you should be able to read it.\nEnvironmentFile=-%%h/.config/pipe/%s.env\nEnvironment=%s\n", unitText(info.Name), unitWord("PATH="+os.Getenv("PATH")))
 		words = []string{exe, "run", "--foreground", "--output", "plain"}
 		for name, values := range info.Params {
 			for _, v := range values {
@@ -687,7 +740,7 @@ func unitFile(info *job.Info, spec *runner.JobSpec) (string, error) {
 	if r.Policy != pipeline.RestartNever {
 		fmt.Fprintf(&b, "RestartSec=%s\n", seconds(r.GetDelay()))
 		if !r.Fixed {
-			b.WriteString("RestartSteps=6\nRestartMaxDelaySec=60\n")
+			b.WriteString("# systemd 254 and later:\nRestartSteps=6\nRestartMaxDelaySec=60\n")
 		}
 	}
 	b.WriteString("\n[Install]\nWantedBy=default.target\n")

@@ -538,7 +538,7 @@ func TestDetachedInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := bufio.NewScanner(pipe)
-	for in.Scan() && !strings.Contains(in.Text(), "started as job") {
+	for in.Scan() && !strings.Contains(in.Text(), "runs as job") {
 	}
 	_ = c.Process.Signal(syscall.SIGINT)
 	var out strings.Builder

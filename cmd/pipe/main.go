@@ -42,7 +42,6 @@ func run(args []string) int {
 		SuggestionsMinimumDistance: 2,
 		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(runCommand(), checkCommand(), explainCommand(), runsCommand(), versionCommand())
 	root.AddCommand(jobsCommand(), logsCommand(), waitCommand(), stopCommand(), restartCommand(), attachCommand(), rmCommand(), pruneCommand())
 	root.SetArgs(args)
@@ -58,6 +57,12 @@ func run(args []string) int {
 	return 2
 }
 
+// elsewhere has commands of other tools, and what they are here.
+var elsewhere = map[string]string{
+	"ps": "jobs", "ls": "jobs", "list": "jobs", "status": "jobs", "top": "jobs --watch", "kill": "stop", "down": "stop --all", "delete": "rm", "remove": "rm",
+	"start": "run", "up": "run", "exec": "run", "log": "logs", "lint": "check", "validate": "check", "fg": "attach", "history": "runs", "clean": "prune",
+}
+
 // unknownCommand says what to write instead of a first word that is no command.
 func unknownCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
@@ -65,6 +70,9 @@ func unknownCommand(c *cobra.Command, args []string) error {
 	}
 	if strings.HasSuffix(args[0], ".yaml") || strings.HasSuffix(args[0], ".yml") {
 		return fmt.Errorf("%q is not a command; to run the file write: pipe run %s", args[0], args[0])
+	}
+	if other, ok := elsewhere[args[0]]; ok {
+		return fmt.Errorf("unknown command %q; here it is: pipe %s", args[0], other)
 	}
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		return fmt.Errorf("unknown command %q; did you mean %q?", args[0], near[0])

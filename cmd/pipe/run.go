@@ -33,6 +33,7 @@ type runFlags struct {
 	resumed    string
 	watch      bool
 	foreground bool
+	ifRunning  string
 	force      bool
 	output     string
 }
@@ -69,6 +70,7 @@ line is wrong and nothing was started.`,
 	fl.IntVarP(&f.parallel, "jobs", "j", 0, "processes at once in async mode; 0 is no limit (default: the file's, or one for each CPU)")
 	fl.BoolVarP(&f.keepGoing, "keep-going", "k", false, "after a failure go on with what does not need the failed step")
 	fl.StringVar(&f.resumed, "resume", "", "go on with an earlier run, by its id or last (the last one of this folder): steps that ended well in it, and would do the same now, are not run again")
+	fl.StringVar(&f.ifRunning, "if-running", "fail", "what to do where a job is running already: fail, keep it, or restart it")
 	fl.BoolVar(&f.force, "force", false, "run steps also where they are up to date")
 	fl.BoolVar(&f.foreground, "foreground", false, "run detached steps like others: wait for them, and end them with the run")
 	fl.BoolVar(&f.watch, "watch", false, "run again whenever the content of a source of a step, or the file, has changed; a run that is going on is ended first")
@@ -156,6 +158,9 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 	if f.output != "auto" && f.output != "prefix" && f.output != "plain" {
 		return fmt.Errorf("--output %s: expected auto, prefix or plain", f.output)
 	}
+	if f.ifRunning != "fail" && f.ifRunning != "keep" && f.ifRunning != "restart" {
+		return fmt.Errorf("--if-running %s: expected fail, keep or restart", f.ifRunning)
+	}
 	if f.parallel < 0 {
 		return fmt.Errorf("-j %d: expected 0 (no limit) or more", f.parallel)
 	}
@@ -201,7 +206,7 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 		r.Engine, r.Inherited = runner.Local{Tree: g}, g.Inherited()
 	}
 	if r.State != "" {
-		store := &job.Store{Dir: r.State}
+		store := &job.Store{Dir: r.State, IfRunning: f.ifRunning}
 		if g != nil {
 			store.Keep = g.Keep
 		}
@@ -325,6 +330,12 @@ func forwardSignals(cancel context.CancelCauseFunc, begun func()) func() {
 	stop := make(chan struct{})
 	go func() {
 		count := 0
+		var long *time.Timer
+		defer func() {
+			if long != nil {
+				long.Stop()
+			}
+		}()
 		for {
 			select {
 			case s := <-signals:
@@ -333,6 +344,9 @@ func forwardSignals(cancel context.CancelCauseFunc, begun func()) func() {
 				switch count {
 				case 1:
 					begun()
+					long = time.AfterFunc(time.Second, func() {
+						fmt.Fprintln(os.Stderr, "pipe: waiting for what runs to end; the same again kills it")
+					})
 					cancel(&runner.Interrupt{Signal: sig, Again: again})
 				case 2:
 					close(again)

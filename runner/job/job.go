@@ -42,6 +42,9 @@ type Store struct {
 	// LogFiles how many of them there are at most; 0: 8 MiB and 5.
 	LogSize  int64
 	LogFiles int
+	// IfRunning says what Start does where the job is there already: "keep" it,
+	// "restart" it, or fail ("").
+	IfRunning string
 }
 
 // KeeperArg is the first argument of a program that is to be a keeper.
@@ -128,19 +131,22 @@ func (s *Store) job(id string) string { return filepath.Join(s.Dir, "jobs", id) 
 // NotFoundError tells that no job, or more than one, has a name.
 type NotFoundError struct {
 	Name string
-	IDs  []string // of those that it could be
+	Jobs []string // that it could be: id, name and file of each; nil: there is none
 }
 
 // Error says which.
 func (e *NotFoundError) Error() string {
-	if len(e.IDs) == 0 {
+	if len(e.Jobs) == 0 {
 		return fmt.Sprintf("there is no job %q; pipe jobs --all lists them", e.Name)
 	}
-	return fmt.Sprintf("%q could be any of the jobs %s; give an id", e.Name, strings.Join(e.IDs, ", "))
+	return fmt.Sprintf("%q could be any of %s; give an id", e.Name, strings.Join(e.Jobs, ", "))
 }
 
 // RunningError tells that a job is there already.
 type RunningError struct{ Name, ID string }
+
+// JobID returns the id of the job.
+func (e *RunningError) JobID() string { return e.ID }
 
 // Error says which.
 func (e *RunningError) Error() string {
@@ -201,7 +207,7 @@ func (s *Store) Find(name string) (*Info, error) {
 		if len(found) > 1 && (found[1].State.Live() || slices.ContainsFunc(found, func(i *Info) bool { return !same(i) })) {
 			e := &NotFoundError{Name: name}
 			for _, i := range found {
-				e.IDs = append(e.IDs, i.ID)
+				e.Jobs = append(e.Jobs, fmt.Sprintf("%s (%s of %s)", i.ID, i.Name, i.File))
 			}
 			return nil, e
 		}

@@ -146,6 +146,9 @@ func (k *keeper) keep() {
 		k.answer(answer{})
 		again := policy.Policy == pipeline.RestartAlways || policy.Policy == pipeline.RestartOnFailure && res.Status != runner.StatusSuccess
 		if !again {
+			if res.Reason != "" && res.Reason != runner.ReasonExit {
+				k.say("ended with %s: %s", runnerEnd(res), res.Command)
+			}
 			k.change(func(i *Info) { i.State = Exited })
 			k.saved()
 			return
@@ -197,6 +200,9 @@ func (k *keeper) pause(delay time.Duration, fixed bool, res *runner.StepResult) 
 }
 
 func runnerEnd(res *runner.StepResult) string {
+	if res.Reason == runner.ReasonTimeout || res.Reason == runner.ReasonIdleTimeout {
+		return "its " + string(res.Reason)
+	}
 	if res.Signal != "" {
 		return res.Signal
 	}

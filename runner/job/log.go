@@ -317,8 +317,8 @@ func (r *logReader) read() error {
 	}
 }
 
-// LastLine returns the last line of the log of a job; the zero LogLine if there
-// is none.
+// LastLine returns the last line that a job wrote; the zero LogLine if there is
+// none.
 func (s *Store) LastLine(id string) (LogLine, error) {
 	if !idForm.MatchString(id) {
 		return LogLine{}, &NotFoundError{Name: id}
@@ -337,8 +337,13 @@ func (s *Store) LastLine(id string) (LogLine, error) {
 		if err != nil {
 			return LogLine{}, err
 		}
-		if tail = bytes.TrimSuffix(tail, []byte("\n")); len(tail) > 0 {
-			return parseLine(tail[bytes.LastIndexByte(tail, '\n')+1:]), nil
+		for tail = bytes.TrimSuffix(tail, []byte("\n")); len(tail) > 0; {
+			at := bytes.LastIndexByte(tail, '\n')
+			l := parseLine(tail[at+1:])
+			if l.Stream != Keep || at < 0 && n == 1 {
+				return l, nil
+			}
+			tail = tail[:max(at, 0)]
 		}
 	}
 	return LogLine{}, nil

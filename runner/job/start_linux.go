@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -69,7 +71,16 @@ func (s *Store) start(ctx context.Context, spec *runner.JobSpec) (string, error)
 	before := make([]byte, 8)
 	if n, _ := name.ReadAt(before, 0); n == len(before) && idForm.Match(before) {
 		if info := s.read(string(before)); info != nil && info.State.Live() {
-			return "", &RunningError{spec.Name, info.ID}
+			switch s.IfRunning {
+			case "keep":
+				return info.ID, nil
+			case "restart":
+				if _, err := s.Stop(ctx, info.ID, 0, nil); err != nil {
+					return "", err
+				}
+			default:
+				return "", &RunningError{spec.Name, info.ID}
+			}
 		}
 	}
 	id, err := s.folder()
@@ -258,21 +269,22 @@ func (s *Store) EnvironChanges(info *Info, spec *runner.JobSpec) ([]string, erro
 		return nil, err
 	}
 	now := environ(spec, h)
-	var out []string
-	for name, sum := range now {
+	var gone, other, fresh []string
+	for _, name := range slices.Sorted(maps.Keys(now)) {
 		switch old, ok := info.Environ[name]; {
+		case slices.Contains(state.Volatile, name):
 		case !ok:
-			out = append(out, "+"+name)
-		case old != sum:
-			out = append(out, "~"+name)
+			fresh = append(fresh, "+"+name)
+		case old != now[name]:
+			other = append(other, "~"+name)
 		}
 	}
-	for name := range info.Environ {
-		if _, ok := now[name]; !ok {
-			out = append(out, "-"+name)
+	for _, name := range slices.Sorted(maps.Keys(info.Environ)) {
+		if _, ok := now[name]; !ok && !slices.Contains(state.Volatile, name) {
+			gone = append(gone, "-"+name)
 		}
 	}
-	return out, nil
+	return slices.Concat(gone, other, fresh), nil
 }
 
 // save writes the file of a job, so that it outlives a crash of the machine.

@@ -57,7 +57,7 @@ func (c *Console) Event(e runner.Event) {
 	case runner.EventJob:
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.say("", "", e, fmt.Sprintf("started as job %s; pipe logs -f %s follows it, pipe stop %s ends it", e.Message, e.Message, e.Message))
+		c.say("", "", e, fmt.Sprintf("runs as job %s; pipe logs -f %s follows it, pipe stop %s ends it", e.Message, e.Message, e.Message))
 	case runner.EventRetry:
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -327,6 +327,7 @@ func (c *Console) interrupted(p *pipeline.Pipeline, res *runner.Result, tails bo
 	var skipped []string
 	for i := range res.Steps {
 		switch st := &res.Steps[i]; {
+		case st.Job != "": // it goes on
 		case st.Status == runner.StatusCancelled && st.Command != "":
 			fmt.Fprintf(c.Err, "  ended: %s%s (%s)\n", place(p, i), st.Label, oneLine(st.Command))
 			if tails {

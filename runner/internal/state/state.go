@@ -34,10 +34,17 @@ func Private(path string) error {
 		return err
 	case !info.IsDir():
 		return fmt.Errorf("%s is not a folder", path)
-	case info.Mode().Perm()&0o077 != 0 && isUnix:
-		return fmt.Errorf("%s can be used by others (mode %04o); chmod 700 it", path, info.Mode().Perm())
 	}
-	return owned(path, info)
+	if err := owned(path, info); err != nil || !isUnix {
+		return err
+	}
+	switch perm := info.Mode().Perm(); {
+	case perm&0o022 != 0: // who knows what is in it
+		return fmt.Errorf("others can write to %s (mode %04o); see what is in it, and chmod 700 it", path, perm)
+	case perm != 0o700:
+		return os.Chmod(path, 0o700)
+	}
+	return nil
 }
 
 // mkdirs makes a folder and those above it, for the user alone whatever the
@@ -249,4 +256,12 @@ func (h *Hasher) DigestOf(r io.Reader) (string, error) {
 		return "", err
 	}
 	return hex.EncodeToString(s.Sum(nil)[:16]), nil
+}
+
+// Volatile are variables of a session, on which no program's result depends
+// but by intent.
+var Volatile = []string{
+	"_", "SHLVL", "PWD", "OLDPWD", "TERM", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID", "COLUMNS", "LINES", "WINDOWID",
+	"TMUX", "TMUX_PANE", "STY", "GPG_TTY", "SSH_TTY", "SSH_CLIENT", "SSH_CONNECTION", "SSH_AUTH_SOCK", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY",
+	"XDG_SESSION_ID", "DBUS_SESSION_BUS_ADDRESS", "INVOCATION_ID", "JOURNAL_STREAM", "PS1", "HISTFILE", "PIPE_STATE_DIR",
 }
