@@ -205,13 +205,11 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 	if g != nil {
 		r.Engine, r.Inherited = runner.Local{Tree: g}, g.Inherited()
 	}
-	if r.State != "" {
-		store := &job.Store{Dir: r.State, IfRunning: f.ifRunning}
-		if g != nil {
-			store.Keep = g.Keep
-		}
-		r.Jobs = store
+	store := &job.Store{Dir: r.State, IfRunning: f.ifRunning}
+	if g != nil {
+		store.Keep = g.Keep
 	}
+	r.Jobs = store
 	if c.Flags().Changed("jobs") {
 		r.MaxParallel = &f.parallel
 	}

@@ -39,6 +39,9 @@ func (s *Store) Start(ctx context.Context, spec *runner.JobSpec) (runner.Job, er
 }
 
 func (s *Store) start(ctx context.Context, spec *runner.JobSpec) (string, error) {
+	if s.Dir == "" {
+		return "", runner.ErrNoState
+	}
 	names, err := state.Sub(s.Dir, "names")
 	if err != nil {
 		return "", err
