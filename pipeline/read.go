@@ -615,6 +615,14 @@ func (p *parser) readLock(t *target, n *yaml.Node) {
 
 var retryKeys = []string{"attempts", "delay", "backoff", "maxDelay", "on"}
 
+// exponential reads a backoff.
+func (p *parser) exponential(n *yaml.Node) bool {
+	if n.Value != "fixed" && n.Value != "exponential" {
+		p.add(pos(n), "expected fixed or exponential, not %s", kindOf(n))
+	}
+	return n.Value == "exponential"
+}
+
 func (p *parser) readRetry(t *target, n *yaml.Node) {
 	if n.Kind != yaml.MappingNode {
 		p.add(pos(n), "retry is a mapping such as {attempts: 3, delay: 1s}, not %s", kindOf(n))
@@ -631,10 +639,7 @@ func (p *parser) readRetry(t *target, n *yaml.Node) {
 		case "maxDelay":
 			r.MaxDelay = p.duration(v)
 		case "backoff":
-			if v.Value != "fixed" && v.Value != "exponential" {
-				p.add(pos(v), "expected fixed or exponential, not %s", kindOf(v))
-			}
-			r.Exponential = v.Value == "exponential"
+			r.Exponential = p.exponential(v)
 		case "on":
 			r.On = &RetryOn{}
 			p.items(v, "exit codes, signals or timeout", func(c *yaml.Node) { p.retryOn(r.On, c) })

@@ -156,10 +156,7 @@ func (p *parser) readRestart(t *target, n *yaml.Node) {
 		case "delay":
 			r.Delay = p.durationPtr(v)
 		case "backoff":
-			if v.Value != "fixed" && v.Value != "exponential" {
-				p.add(pos(v), "expected fixed or exponential, not %s", kindOf(v))
-			}
-			r.Fixed = v.Value == "fixed"
+			r.Fixed = !p.exponential(v)
 		case "maxRestarts":
 			max := int(p.integer(v, 0, 1_000_000))
 			r.MaxRestarts = &max

@@ -181,6 +181,17 @@ func (b *bound) paths(vars *pipeline.Vars) error {
 	return nil
 }
 
+// file returns the path of the file that a descriptor is; "" if it is none.
+func (b *bound) file(fd int) string {
+	switch {
+	case fd < 3:
+		return b.files[fd]
+	case fd-3 < len(b.extra):
+		return b.extra[fd-3]
+	}
+	return ""
+}
+
 // changesEnv reports whether a level says anything of the environment. Where
 // none does, all steps share one list, which nobody changes.
 func changesEnv(lv *pipeline.Scope) bool {

@@ -68,14 +68,25 @@ func (r *Runner) UpToDate(p *pipeline.Pipeline, step string) (string, error) {
 	return fmt.Sprintf("up to date, since run %s", ex.last.Run), nil
 }
 
+// lookInto prepares to look at a pipeline without running it. The root of what
+// is returned is to be closed.
+func (r *Runner) lookInto(p *pipeline.Pipeline) (*run, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	run := &run{p: p, parent: r.parent, graph: p.Graph()}
+	if err := run.setup(r); err != nil {
+		_ = run.root.Close()
+		return nil, err
+	}
+	return run, nil
+}
+
 // lookAt prepares to look at a step without running it.
 func (r *Runner) lookAt(p *pipeline.Pipeline, step string) (*run, *execution, error) {
-	if err := p.Check(); err != nil {
+	run, err := r.lookInto(p)
+	if err != nil {
 		return nil, nil, err
-	}
-	run := &run{p: p, graph: p.Graph()}
-	if err := run.setup(r); err != nil {
-		return run, nil, err
 	}
 	name, instance, _ := strings.Cut(strings.TrimSuffix(step, "]"), "[")
 	if _, err := p.Select([]string{name}); err != nil {

@@ -137,14 +137,7 @@ func jobStages(stages []*pipeline.Stage, bounds *[]*bound, files *[]string) []Jo
 			Env: b.env, Dir: b.dir, Path: b.path, Input: b.input, Options: b.opts, Codes: st.SuccessCodes, Command: b.redactor.String(b.command),
 		}
 		for i, io := range append([]pipeline.Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...) {
-			path := ""
-			switch {
-			case i < 3:
-				path = b.files[i]
-			case i-3 < len(b.extra):
-				path = b.extra[i-3]
-			}
-			j.Stdio, j.Files, j.Append = append(j.Stdio, io.Kind), append(j.Files, path), append(j.Append, io.Append)
+			j.Stdio, j.Files, j.Append = append(j.Stdio, io.Kind), append(j.Files, b.file(i)), append(j.Append, io.Append)
 		}
 		out = append(out, j)
 	}
@@ -338,15 +331,11 @@ func (ex *execution) confined() error {
 // steps have not run. What the step takes from others is not known then, which
 // is an error. label is the name of the step, or of one of its instances.
 func (r *Runner) BindJob(p *pipeline.Pipeline, label string) (*JobSpec, error) {
-	if err := p.Check(); err != nil {
-		return nil, err
-	}
-	run := &run{p: p, graph: p.Graph()}
-	err := run.setup(r)
-	defer func() { _ = run.root.Close() }()
+	run, err := r.lookInto(p)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = run.root.Close() }()
 	for i, s := range p.Steps {
 		if !s.Detached {
 			continue

@@ -16,15 +16,11 @@ import (
 // are known before anything runs; what a step has yet to give stands as
 // ${{ … }}. The errors are those of Run.
 func (r *Runner) Plan(p *pipeline.Pipeline) ([]string, error) {
-	if err := p.Check(); err != nil {
-		return nil, err
-	}
-	run := &run{p: p, graph: p.Graph()}
-	err := run.setup(r)
-	defer func() { _ = run.root.Close() }()
+	run, err := r.lookInto(p)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = run.root.Close() }()
 	var keep []bool
 	if len(r.Steps) > 0 {
 		if keep, err = p.Select(r.Steps); err != nil {

@@ -206,14 +206,7 @@ func (b *bound) commandParts(prefix string, add func(string, ...string)) {
 		if io.Kind == pipeline.StdioDefault {
 			continue
 		}
-		path := ""
-		switch {
-		case i < 3:
-			path = b.files[i]
-		case i-3 < len(b.extra):
-			path = b.extra[i-3]
-		}
-		add(prefix+"descriptor "+strconv.Itoa(i), strconv.Itoa(int(io.Kind)), path, strconv.FormatBool(io.Append), strconv.Itoa(io.FD))
+		add(prefix+"descriptor "+strconv.Itoa(i), strconv.Itoa(int(io.Kind)), b.file(i), strconv.FormatBool(io.Append), strconv.Itoa(io.FD))
 	}
 	for name, id := range map[string]*uint32{"uid": b.opts.UID, "gid": b.opts.GID} {
 		if id != nil {
@@ -224,8 +217,13 @@ func (b *bound) commandParts(prefix string, add func(string, ...string)) {
 
 // changes says what differs, in a few words; "" if nothing does.
 func changes(before, now []part, old, files []fileState) string {
-	var out []string
-	seen := map[string]string{}
+	return few(append(differences(before, now), fileChanges(old, files)...))
+}
+
+// differences says of each name what became of it.
+func differences(before, now []part) []string {
+	var changed, added, gone []string
+	seen := make(map[string]string, len(before))
 	for _, p := range before {
 		seen[p.Name] = p.Sum
 	}
@@ -233,18 +231,17 @@ func changes(before, now []part, old, files []fileState) string {
 		sum, ok := seen[p.Name]
 		switch delete(seen, p.Name); {
 		case !ok:
-			out = append(out, p.Name+" is new")
+			added = append(added, p.Name+" is new")
 		case sum != p.Sum:
-			out = append(out, p.Name+" changed")
+			changed = append(changed, p.Name+" changed")
 		}
 	}
 	for _, p := range before {
 		if _, ok := seen[p.Name]; ok {
-			out = append(out, p.Name+" is gone")
+			gone = append(gone, p.Name+" is gone")
 		}
 	}
-	out = append(out, fileChanges(old, files)...)
-	return few(out)
+	return slices.Concat(changed, added, gone)
 }
 
 // few joins words, but not more than three.

@@ -198,26 +198,14 @@ func (ex *execution) fileState(path string, before fileState) (fileState, error)
 
 // fileChanges says which files differ.
 func fileChanges(before, now []fileState) []string {
-	var changed, added, gone []string
-	seen := make(map[string]string, len(before))
-	for _, f := range before {
-		seen[f.Path] = f.Sum
-	}
-	for _, f := range now {
-		sum, ok := seen[f.Path]
-		switch delete(seen, f.Path); {
-		case !ok:
-			added = append(added, f.Path+" is new")
-		case sum != f.Sum:
-			changed = append(changed, f.Path+" changed")
+	parts := func(files []fileState) []part {
+		out := make([]part, len(files))
+		for i, f := range files {
+			out[i] = part{f.Path, f.Sum}
 		}
+		return out
 	}
-	for _, f := range before {
-		if _, ok := seen[f.Path]; ok {
-			gone = append(gone, f.Path+" is gone")
-		}
-	}
-	return slices.Concat(changed, added, gone)
+	return differences(parts(before), parts(now))
 }
 
 // sureNow reports whether more is known of the files than before.
@@ -252,9 +240,6 @@ type Watched struct {
 // is what was returned last; files that cannot have changed since are not read
 // again. The errors are those of Run about parameters.
 func (r *Runner) Sources(p *pipeline.Pipeline, before *Watched) (*Watched, error) {
-	if err := p.Check(); err != nil {
-		return nil, err
-	}
 	w := &Watched{Sums: map[string]string{}}
 	if before != nil {
 		w.known = before.known
@@ -293,12 +278,11 @@ func (w *Watched) Changed(before *Watched) []string {
 
 // sources adds those of one pipeline, and of those that it runs.
 func (r *Runner) sources(p *pipeline.Pipeline, w *Watched, states map[string]fileState) error {
-	run := &run{p: p, parent: r.parent, graph: p.Graph()}
-	err := run.setup(r)
-	defer func() { _ = run.root.Close() }()
+	run, err := r.lookInto(p)
 	if err != nil {
 		return err
 	}
+	defer func() { _ = run.root.Close() }()
 	run.memory = &memory{hash: &state.Hasher{}}
 	for i, s := range p.Steps {
 		if s.Sources == nil && s.Run == nil {

@@ -46,6 +46,21 @@ func findJob(name string) (*job.Store, *job.Info, error) {
 	return s, info, err
 }
 
+// oneJob returns a command for one job. Its context ends with SIGINT or SIGTERM.
+func oneJob(c *cobra.Command, run func(ctx context.Context, c *cobra.Command, s *job.Store, info *job.Info) error) *cobra.Command {
+	c.Args, c.ValidArgsFunction = cobra.ExactArgs(1), completeJobs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		s, info, err := findJob(args[0])
+		if err != nil {
+			return err
+		}
+		ctx, stop := untilSignal()
+		defer stop()
+		return run(ctx, c, s, info)
+	}
+	return c
+}
+
 // completeJobs offers the names and ids of jobs.
 func completeJobs(_ *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	s, err := openStore()
@@ -256,40 +271,31 @@ func logsCommand() *cobra.Command {
 	var follow, onlyErr, stamps bool
 	var since string
 	tail := -1
-	c := &cobra.Command{
+	c := oneJob(&cobra.Command{
 		Use:   "logs JOB",
 		Short: "Print what a job wrote, its stdout on stdout and its stderr on stderr",
 		Long: `Print what a job wrote: its stdout on stdout, and its stderr, with what its
 keeper has to say, on stderr. Old output goes when the log is full (5 files of
 8 MiB).`,
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: completeJobs,
-		RunE: func(c *cobra.Command, args []string) error {
-			from, err := sinceTime(since)
-			if err != nil {
+	}, func(ctx context.Context, c *cobra.Command, s *job.Store, info *job.Info) error {
+		from, err := sinceTime(since)
+		if err != nil {
+			return err
+		}
+		p := &logPrinter{out: c.OutOrStdout(), errs: c.ErrOrStderr(), onlyErr: onlyErr, stamps: stamps, since: from}
+		if tail >= 0 {
+			if p.skip, err = countLines(ctx, s, info.ID, p, tail); err != nil {
 				return err
 			}
-			s, info, err := findJob(args[0])
-			if err != nil {
-				return err
-			}
-			ctx, stop := untilSignal()
-			defer stop()
-			p := &logPrinter{out: c.OutOrStdout(), errs: c.ErrOrStderr(), onlyErr: onlyErr, stamps: stamps, since: from}
-			if tail >= 0 {
-				if p.skip, err = countLines(ctx, s, info.ID, p, tail); err != nil {
-					return err
-				}
-			}
-			if err := s.Logs(ctx, info.ID, follow, p.line); err != nil {
-				return err
-			}
-			if info.LogLost > 0 {
-				fmt.Fprintf(os.Stderr, "pipe: %d bytes of output are missing: they could not be written\n", info.LogLost)
-			}
-			return nil
-		},
-	}
+		}
+		if err := s.Logs(ctx, info.ID, follow, p.line); err != nil {
+			return err
+		}
+		if info.LogLost > 0 {
+			fmt.Fprintf(os.Stderr, "pipe: %d bytes of output are missing: they could not be written\n", info.LogLost)
+		}
+		return nil
+	})
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes, until the job ends or Ctrl-C")
 	c.Flags().StringVar(&since, "since", "", "only what is not older: a duration such as 10m, or a time such as 2026-01-02T15:04:05Z")
 	c.Flags().BoolVar(&onlyErr, "stderr", false, "only its stderr")
@@ -382,27 +388,19 @@ func countLines(ctx context.Context, s *job.Store, id string, p *logPrinter, n i
 }
 
 func waitCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:               "wait JOB",
-		Short:             "Wait until a job has ended, and exit with its status",
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: completeJobs,
-		RunE: func(_ *cobra.Command, args []string) error {
-			s, info, err := findJob(args[0])
-			if err != nil {
-				return err
+	return oneJob(&cobra.Command{
+		Use:   "wait JOB",
+		Short: "Wait until a job has ended, and exit with its status",
+	}, func(ctx context.Context, _ *cobra.Command, s *job.Store, info *job.Info) error {
+		info, err := s.Wait(ctx, info.ID)
+		if err != nil {
+			if ctx.Err() != nil {
+				return exitError(130)
 			}
-			ctx, stop := untilSignal()
-			defer stop()
-			if info, err = s.Wait(ctx, info.ID); err != nil {
-				if ctx.Err() != nil {
-					return exitError(130)
-				}
-				return err
-			}
-			return jobStatus(info)
-		},
-	}
+			return err
+		}
+		return jobStatus(info)
+	})
 }
 
 // jobStatus is the exit status that a job gives, said where it is not its own.
@@ -507,83 +505,66 @@ func rebind(i *job.Info) (*runner.JobSpec, error) {
 }
 
 func restartCommand() *cobra.Command {
-	return &cobra.Command{
+	return oneJob(&cobra.Command{
 		Use:   "restart JOB",
 		Short: "Stop a job if it goes on, and start its step anew",
 		Long: `Stop a job if it goes on, and start its step anew: the file is read again, and
 the environment is the one of this call. What differs in it is shown: +NAME is
 new, -NAME is gone, ~NAME has another value.`,
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: completeJobs,
-		RunE: func(c *cobra.Command, args []string) error {
-			s, info, err := findJob(args[0])
-			if err != nil {
-				return err
-			}
-			spec, err := rebind(info) // before anything is stopped
-			if err != nil {
-				return err
-			}
-			ctx, stop := untilSignal()
-			defer stop()
-			changes, err := s.EnvironChanges(info, spec)
-			if err != nil {
-				return err
-			}
-			if _, err = s.Stop(ctx, info.ID, 0, nil); err != nil {
-				return err
-			}
-			j, err := s.Start(ctx, spec)
-			if err != nil {
-				fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
-				var se *runner.StartError
-				if errors.As(err, &se) {
-					return exitError(se.Code)
-				}
-				return exitError(1)
-			}
-			if len(changes) > 0 {
-				fmt.Fprintf(c.OutOrStdout(), "environment: %s\n", strings.Join(changes, " "))
-			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s (%s): started, after %s\n", j.ID(), spec.Name, info.ID)
+	}, func(ctx context.Context, c *cobra.Command, s *job.Store, info *job.Info) error {
+		spec, err := rebind(info) // before anything is stopped
+		if err != nil {
 			return err
-		},
-	}
+		}
+		changes, err := s.EnvironChanges(info, spec)
+		if err != nil {
+			return err
+		}
+		if _, err = s.Stop(ctx, info.ID, 0, nil); err != nil {
+			return err
+		}
+		j, err := s.Start(ctx, spec)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
+			var se *runner.StartError
+			if errors.As(err, &se) {
+				return exitError(se.Code)
+			}
+			return exitError(1)
+		}
+		if len(changes) > 0 {
+			fmt.Fprintf(c.OutOrStdout(), "environment: %s\n", strings.Join(changes, " "))
+		}
+		_, err = fmt.Fprintf(c.OutOrStdout(), "%s (%s): started, after %s\n", j.ID(), spec.Name, info.ID)
+		return err
+	})
 }
 
 func attachCommand() *cobra.Command {
-	return &cobra.Command{
+	return oneJob(&cobra.Command{
 		Use:   "attach JOB",
 		Short: "Show what a job writes from now on, and exit with its status; Ctrl-C leaves it alone",
 		Long: `Show what a job writes from now on, until it ends, and exit with its status. It
 does not get what is typed: its stdin is not a terminal. Ctrl-C ends the showing,
 and not the job.`,
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: completeJobs,
-		RunE: func(c *cobra.Command, args []string) error {
-			s, info, err := findJob(args[0])
-			if err != nil {
-				return err
+	}, func(ctx context.Context, c *cobra.Command, s *job.Store, info *job.Info) error {
+		p := &logPrinter{out: c.OutOrStdout(), errs: c.ErrOrStderr(), since: time.Now()}
+		if err := s.Logs(ctx, info.ID, true, p.line); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			if term.IsTerminal(int(os.Stderr.Fd())) {
+				fmt.Fprintln(os.Stderr)
 			}
-			ctx, stop := untilSignal()
-			defer stop()
-			p := &logPrinter{out: c.OutOrStdout(), errs: c.ErrOrStderr(), since: time.Now()}
-			if err := s.Logs(ctx, info.ID, true, p.line); err != nil {
-				return err
-			}
-			if ctx.Err() != nil {
-				if term.IsTerminal(int(os.Stderr.Fd())) {
-					fmt.Fprintln(os.Stderr)
-				}
-				fmt.Fprintf(os.Stderr, "pipe: detached; job %s goes on\n", info.ID)
-				return nil
-			}
-			if info, err = s.Get(info.ID); err != nil {
-				return err
-			}
-			return jobStatus(info)
-		},
-	}
+			fmt.Fprintf(os.Stderr, "pipe: detached; job %s goes on\n", info.ID)
+			return nil
+		}
+		last, err := s.Get(info.ID)
+		if err != nil {
+			return err
+		}
+		return jobStatus(last)
+	})
 }
 
 func rmCommand() *cobra.Command {
@@ -628,31 +609,24 @@ func pruneCommand() *cobra.Command {
 }
 
 func unitCommand() *cobra.Command {
-	return &cobra.Command{
+	return oneJob(&cobra.Command{
 		Use:   "unit JOB",
 		Short: "Print a systemd unit for a job that is to outlive a reboot",
 		Long: `Print a unit file for systemd that does what the job does: systemd is then what
 keeps it, and no keeper. Save it as ~/.config/systemd/user/NAME.service, and
 start it with: systemctl --user enable --now NAME`,
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: completeJobs,
-		RunE: func(c *cobra.Command, args []string) error {
-			_, info, err := findJob(args[0])
-			if err != nil {
-				return err
-			}
-			spec, err := rebind(info)
-			if err != nil {
-				return err
-			}
-			text, err := unitFile(info, spec)
-			if err != nil {
-				return err
-			}
-			_, err = io.WriteString(c.OutOrStdout(), text)
+	}, func(_ context.Context, c *cobra.Command, _ *job.Store, info *job.Info) error {
+		spec, err := rebind(info)
+		if err != nil {
 			return err
-		},
-	}
+		}
+		text, err := unitFile(info, spec)
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(c.OutOrStdout(), text)
+		return err
+	})
 }
 
 // ofSession are variables that are of no use to a service.
