@@ -774,7 +774,8 @@ func (ex *execution) end(req stopRequest, t *timers) {
 	if req.grace != nil {
 		grace = *req.grace
 	}
-	if grace > 0 && t.killAt.IsZero() && !req.force {
+	sooner := t.killAt.IsZero() || req.grace != nil && time.Now().Add(grace).Before(t.killAt)
+	if grace > 0 && sooner && !req.force {
 		t.killAt = time.Now().Add(grace)
 		t.kill = t.after(grace)
 	}

@@ -58,6 +58,7 @@ type JobSpec struct {
 	KillAfter   time.Duration
 	Hidden      []string // secrets, which become *** in the log
 	Command     string   // for people, secrets masked
+	Nested      bool     // a pipeline that another one runs has the step
 }
 
 // JobStage is a stage of a [JobSpec]: a process, or a tee.
@@ -94,7 +95,7 @@ func (ex *execution) jobSpec() *JobSpec {
 	r := ex.r
 	spec := &JobSpec{
 		Name: ex.u.label, File: r.p.File, Dir: r.dir, Params: r.given.params, Args: r.given.args,
-		Timeout: ex.step.Timeout, IdleTimeout: ex.step.IdleTimeout, Hidden: r.hidden,
+		Nested: r.parent != nil, Timeout: ex.step.Timeout, IdleTimeout: ex.step.IdleTimeout, Hidden: r.hidden,
 		KillSignal: ex.bounds[0].opts.KillSignal, KillAfter: killAfter(ex.bounds),
 	}
 	if abs, err := filepath.Abs(r.p.File); err == nil && r.p.File != "" {

@@ -13,8 +13,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -85,7 +85,15 @@ func (r *run) serviceOver(ex *execution, res *StepResult) bool {
 		if slices.Contains(r.graph.Needs[u], int32(ex.u.step)) { //nolint:gosec // bounded by the size of a file
 			r.nodes[u].badNeed = true
 		}
-		r.nodes[u].failedUp = true
+	}
+	seen := map[int32]bool{}
+	for todo := slices.Clone(r.users[ex.u.step]); len(todo) > 0; { // also behind those that have ended
+		u := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if !seen[u] {
+			seen[u], r.nodes[u].failedUp = true, true
+			todo = append(todo, r.users[u]...)
+		}
 	}
 	if !r.keepGoing {
 		r.halt(stopRequest{})
@@ -222,21 +230,30 @@ func get(ctx context.Context, u *url.URL) error {
 	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: pipe\r\nAccept: */*\r\nConnection: close\r\n\r\n", u.RequestURI(), u.Host); err != nil {
 		return err
 	}
-	line, err := bufio.NewReaderSize(c, 4096).ReadSlice('\n')
-	if err != nil {
-		return fmt.Errorf("%s gives no answer: %w", u, err)
+	for in := bufio.NewReaderSize(c, 64<<10); ; {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return fmt.Errorf("%s gives no answer: %w", u, err)
+		}
+		answer := strings.TrimSpace(string(line))
+		m := statusLine.FindStringSubmatch(answer)
+		switch {
+		case m == nil:
+			return fmt.Errorf("%s does not speak HTTP", u)
+		case m[1] == "2" || m[1] == "3":
+			return nil
+		case m[1] != "1":
+			return fmt.Errorf("%s answers %s", u, answer)
+		}
+		for len(bytes.TrimSpace(line)) > 0 { // an interim answer; the next one follows its header
+			if line, err = in.ReadSlice('\n'); err != nil {
+				return fmt.Errorf("%s gives no answer: %w", u, err)
+			}
+		}
 	}
-	proto, rest, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
-	code, _, _ := strings.Cut(rest, " ")
-	n, err := strconv.Atoi(code)
-	switch {
-	case !strings.HasPrefix(proto, "HTTP/1.") || err != nil:
-		return fmt.Errorf("%s does not speak HTTP", u)
-	case n >= 400:
-		return fmt.Errorf("%s answers %s", u, rest)
-	}
-	return nil
 }
+
+var statusLine = regexp.MustCompile(`^HTTP/1\.[01] ([1-9])[0-9]{2}( |$)`)
 
 // check runs the program of a probe once.
 func (ex *execution) check(ctx context.Context, st *pipeline.Stage, b *bound) error {
@@ -244,6 +261,8 @@ func (ex *execution) check(ctx context.Context, st *pipeline.Stage, b *bound) er
 		r: ex.r, u: ex.u, step: &pipeline.Step{Stages: []*pipeline.Stage{st}}, quiet: true,
 		vars: ex.vars, stopReq: make(chan stopRequest, 4), bounds: []*bound{b},
 	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second) // another attempt may do better
+	defer cancel()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

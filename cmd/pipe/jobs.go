@@ -328,7 +328,7 @@ type logPrinter struct {
 	skip            int
 	skipping        bool
 	open            map[string]bool // by stream: the last piece did not end its line
-	midway          [2]bool         // of stdout and stderr
+	midway          [2]string       // of stdout and stderr: the stream whose line is not ended
 }
 
 func (p *logPrinter) wants(l job.LogLine) bool {
@@ -357,20 +357,24 @@ func (p *logPrinter) line(l job.LogLine) error {
 	if p.skipping {
 		return nil
 	}
-	w, k, prefix := p.out, 0, ""
+	w, k, end, stamp, prefix := p.out, 0, "", "", ""
 	if l.Stream != job.Stdout {
 		w, k = p.errs, 1
 	}
-	if l.Stream == job.Keep {
+	if l.Stream != job.Stdout && l.Stream != job.Stderr {
 		prefix = "pipe: "
 	}
-	if p.stamps && !p.midway[k] {
-		prefix = l.Time.Local().Format("2006-01-02T15:04:05.000Z07:00 ") + prefix
+	if before := p.midway[k]; before != "" && before != l.Stream || prefix != "" && p.midway[0] != "" { // another one's line is not continued
+		end, p.midway[k] = "\n", ""
 	}
-	if p.midway[k] = l.Partial; !l.Partial {
+	if p.stamps && p.midway[k] == "" {
+		stamp = l.Time.Local().Format("2006-01-02T15:04:05.000Z07:00 ")
+	}
+	if p.midway[k] = l.Stream; !l.Partial {
+		p.midway[k] = ""
 		l.Text = append(l.Text, '\n')
 	}
-	_, err := w.Write(append([]byte(prefix), l.Text...))
+	_, err := w.Write(append([]byte(end+stamp+prefix), l.Text...))
 	return err
 }
 
@@ -469,7 +473,7 @@ killAfter by SIGKILL. To stop one that has ended is no error.`,
 				if err != nil {
 					return err
 				}
-				was := info.State.Live()
+				was := info.Kept() || info.State == job.Lost
 				if info, err = s.Stop(ctx, info.ID, signal, wait); err != nil {
 					return err
 				}
@@ -495,7 +499,9 @@ func rebind(i *job.Info) (*runner.JobSpec, error) {
 	case i.File == "" || i.Problem != "" && i.State == job.Unreadable:
 		return nil, fmt.Errorf("job %s does not come from a file", i.ID)
 	case i.Secret:
-		return nil, fmt.Errorf("a parameter or argument of job %s held a secret, which is not stored; run its pipeline again", i.ID)
+		return nil, fmt.Errorf("a parameter or argument of job %s held a secret, or bytes that are no text, which are not stored; run its pipeline again, with --if-running=restart", i.ID)
+	case i.Nested:
+		return nil, fmt.Errorf("job %s was started by a pipeline that another one runs, and may lack what that gave it; run that again, with --if-running=restart", i.ID)
 	}
 	p, err := load(i.File)
 	if err != nil {
@@ -639,7 +645,7 @@ func unitFile(info *job.Info, spec *runner.JobSpec) (string, error) {
 	fmt.Fprintf(&b, "[Unit]\nDescription=%s\n\n[Service]\nType=exec\n", unitText(info.Name+", a job of "+info.File))
 	st := spec.Stages[0]
 	words := append([]string{}, st.Args...)
-	plain := len(spec.Stages) == 1 && !st.Shell && st.Input == "" && len(spec.Hidden) == 0 && spec.Timeout == 0
+	plain := len(spec.Stages) == 1 && !st.Shell && st.Input == "" && len(spec.Hidden) == 0 && spec.Timeout == 0 && spec.IdleTimeout == 0 && len(st.Stdio) == 3
 	dir := spec.Dir
 	if plain {
 		path, err := runner.Local{}.LookPath(st.Program, st.Path, st.Dir)
@@ -656,6 +662,8 @@ func unitFile(info *job.Info, spec *runner.JobSpec) (string, error) {
 		}
 		for fd, key := range []string{"", "StandardOutput", "StandardError"} {
 			switch {
+			case fd == 0 && st.Stdio[fd] == pipeline.StdioFile:
+				fmt.Fprintf(&b, "StandardInput=file:%s\n", unitText(st.Files[fd]))
 			case fd == 0:
 			case st.Stdio[fd] == pipeline.StdioIgnore:
 				fmt.Fprintf(&b, "%s=null\n", key)
@@ -695,6 +703,9 @@ func unitFile(info *job.Info, spec *runner.JobSpec) (string, error) {
 		fmt.Fprintf(&b, "TimeoutStopSec=%s\n", seconds(spec.KillAfter))
 	} else {
 		b.WriteString("TimeoutStopSec=infinity\n")
+	}
+	if len(st.Codes) > 0 {
+		fmt.Fprintf(&b, "SuccessExitStatus=%s\n", strings.Trim(fmt.Sprint(st.Codes), "[]"))
 	}
 	if plain && opts.UID != nil {
 		fmt.Fprintf(&b, "User=%d\n", *opts.UID)

@@ -544,3 +544,62 @@ func TestDetachedInterrupted(t *testing.T) {
 }
 
 func crc(s string) uint32 { return crc32.Checksum([]byte(s), crc32.MakeTable(crc32.Castagnoli)) }
+
+// TestInterruptedStart: an interrupt while a job is started, at any moment, leaves
+// a job that is found, or none at all; and the runner ends.
+func TestInterruptedStart(t *testing.T) {
+	j := newJobs(t, `
+steps:
+  - name: d
+    detached: true
+    unref: true
+    killAfter: 0
+    pipe:
+`+strings.Repeat("      - spawn: [sh, -c, \"trap '' TERM INT PIPE; while :; do sleep 0.05; done\"]\n", 8))
+	for n := range 30 {
+		c := j.command("run")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(n) * 1500 * time.Microsecond) // somewhere in the start: which is what is tried
+		_ = c.Process.Signal(syscall.SIGINT)
+		done := make(chan error, 1)
+		go func() { done <- c.Wait() }()
+		select {
+		case <-done:
+		case <-time.After(20 * time.Second):
+			_ = c.Process.Kill()
+			t.Fatal("the runner does not end")
+		}
+		keepers := 0
+		for _, pid := range pids() {
+			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && bytes.Contains(b, []byte(job.KeeperArg+"\x00d\x00")) {
+				keepers++
+			}
+		}
+		list, err := j.store.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		live := 0
+		for _, i := range list {
+			if i.State.Live() {
+				live++
+			}
+		}
+		if live != keepers {
+			t.Fatalf("try %d: %d jobs that go on, and %d keepers", n, live, keepers)
+		}
+		endJobs(t, j.store.Dir)
+	}
+}
+
+func pids() []int {
+	files, _ := filepath.Glob("/proc/[0-9]*")
+	var out []int
+	for _, f := range files {
+		n, _ := strconv.Atoi(filepath.Base(f))
+		out = append(out, n)
+	}
+	return out
+}

@@ -321,13 +321,22 @@ func (g *Guard) own(pid int) bool {
 // EndOrphans ends the processes that left the group they were started in and
 // lost their parent: SIGTERM, after grace SIGKILL. It returns their names. It
 // is called when the last run of the program is over.
-func (g *Guard) EndOrphans(grace time.Duration) []string {
+func (g *Guard) EndOrphans(grace time.Duration) []string { return g.EndOrphansUntil(grace, nil) }
+
+// EndOrphansUntil is EndOrphans whose grace is over once hurry is closed.
+func (g *Guard) EndOrphansUntil(grace time.Duration, hurry <-chan struct{}) []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	names := map[string]bool{}
 	deadline := time.Now().Add(grace)
 	sig := syscall.SIGTERM
 	for {
+		select {
+		case <-hurry:
+			hurry, deadline = nil, time.Now()
+			sig = syscall.SIGKILL
+		default:
+		}
 		var fds []unix.PollFd
 		for _, pid := range children() {
 			if g.own(pid) || keeps(g.kept, pid) {
@@ -352,6 +361,9 @@ func (g *Guard) EndOrphans(grace time.Duration) []string {
 			break
 		}
 		timeout := max(1, int(time.Until(deadline).Milliseconds()))
+		if hurry != nil {
+			timeout = min(timeout, 50)
+		}
 		if slices.ContainsFunc(fds, func(f unix.PollFd) bool { return f.Fd < 0 }) {
 			timeout = 1 // a kernel without pidfd_open has no event for the end
 		}
@@ -387,6 +399,9 @@ func children() []int {
 // when it was started, if that is known.
 func keeps(kept map[int]string, pid int) bool {
 	start, ok := kept[pid]
+	if !ok && procfs.IsKeeper(pid) { // one that a descendant started, as a pipe run in a step does
+		return true
+	}
 	if !ok || start == "" {
 		return ok
 	}

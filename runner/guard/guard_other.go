@@ -35,3 +35,6 @@ func (g *Guard) Reaped(int) {}
 
 // EndOrphans does nothing.
 func (g *Guard) EndOrphans(time.Duration) []string { return nil }
+
+// EndOrphansUntil does nothing.
+func (g *Guard) EndOrphansUntil(time.Duration, <-chan struct{}) []string { return nil }

@@ -54,9 +54,9 @@ func (s *Store) Stop(ctx context.Context, id string, sig syscall.Signal, grace *
 		return nil, err
 	}
 	if info.State == Lost {
-		return info, s.stopLost(info, grace)
+		return info, stopLost(info, sig, grace)
 	}
-	if !info.State.Live() {
+	if !info.State.Live() && !(info.State == Unreadable && info.kept) {
 		return info, nil
 	}
 	if sig != 0 || grace != nil {
@@ -71,35 +71,41 @@ func (s *Store) Stop(ctx context.Context, id string, sig syscall.Signal, grace *
 	if err := signalProcess(info.Keeper, syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return info, fmt.Errorf("job %s: its keeper (pid %d): %w", id, info.Keeper.Pid, err)
 	}
-	info, err = s.Wait(ctx, id)
+	for err == nil && info.State == Unreadable && info.kept { // it writes its file anew when it ends
+		if err = awaitExit(ctx, info.Keeper); err == nil {
+			info, err = s.Get(id)
+		}
+	}
+	if err == nil {
+		info, err = s.Wait(ctx, id)
+	}
 	if err == nil && info.State == Lost {
-		err = s.stopLost(info, grace)
+		err = stopLost(info, sig, grace)
 	}
 	return info, err
 }
 
-// stopLost ends what is left of a job whose keeper is gone, as far as it is
-// known for certain.
-func (s *Store) stopLost(info *Info, grace *time.Duration) error {
+// stopLost ends what is left of a job whose keeper is gone.
+func stopLost(info *Info, sig syscall.Signal, grace *time.Duration) error {
 	wait := 5 * time.Second
 	if grace != nil {
 		wait = *grace
 	}
-	sig := syscall.SIGTERM
+	if sig == 0 {
+		sig = syscall.SIGTERM
+	}
 	for end := time.Now().Add(wait); ; time.Sleep(10 * time.Millisecond) {
-		left := false
-		for _, p := range info.Pids {
-			if p.Alive() {
-				left = true
-				signalFamily(p, sig)
-			}
-		}
-		switch {
-		case !left:
+		left := info.left()
+		if len(left) == 0 {
 			return nil
-		case time.Now().After(end) && sig == syscall.SIGKILL:
+		}
+		for _, pid := range left {
+			signalFamily(pid, sig)
+		}
+		switch over := time.Now().After(end); {
+		case over && sig == syscall.SIGKILL:
 			return fmt.Errorf("job %s: its processes do not end", info.ID)
-		case time.Now().After(end):
+		case over:
 			sig, end = syscall.SIGKILL, time.Now().Add(5*time.Second)
 		}
 	}
@@ -127,6 +133,8 @@ func (h *handle) Wait(ctx context.Context, output func(runner.Stream, []byte)) (
 				output(runner.Stdout, text)
 			case Stderr:
 				output(runner.Stderr, text)
+			case missing:
+				output(runner.Stderr, append([]byte("pipe: "), text...))
 			}
 			return nil
 		})

@@ -48,7 +48,7 @@ type Store struct {
 }
 
 // KeeperArg is the first argument of a program that is to be a keeper.
-const KeeperArg = "__keeper"
+const KeeperArg = procfs.KeeperArg
 
 // State says how it is with a job.
 type State string
@@ -91,7 +91,7 @@ type Info struct {
 	Dir      string              `json:"dir"` // where the pipeline was run
 	Params   map[string][]string `json:"params,omitempty"`
 	Args     []string            `json:"args,omitempty"`
-	Secret   bool                `json:"secret,omitempty"` // Params or Args held one, and are not as they were
+	Secret   bool                `json:"secret,omitempty"` // Params or Args held one, or no text, and are not as they were
 	Command  string              `json:"command"`
 	State    State               `json:"state"`
 	ExitCode int                 `json:"exitCode"` // of the last end, as a shell would report it
@@ -108,8 +108,12 @@ type Info struct {
 	Keeper   Process             `json:"keeper"`
 	LogLost  int64               `json:"logLost,omitempty"` // bytes of output that could not be written
 
+	// Nested says that a pipeline that another one runs started it.
+	Nested bool `json:"nested,omitempty"`
 	// Environ has digests of the variables that the job was started with.
 	Environ map[string]string `json:"environ,omitempty"`
+
+	kept bool // its keeper lives
 }
 
 // file is what stands in the file of a job.
@@ -253,23 +257,28 @@ func (s *Store) read(id string) *Info {
 		if _, serr := os.Lstat(s.job(id)); errors.Is(serr, fs.ErrNotExist) {
 			return nil
 		}
-		info := &Info{ID: id, Name: "?", State: Unreadable, Problem: err.Error()}
+		info := &Info{ID: id, Name: "?", State: Unreadable, Problem: err.Error(), kept: held}
+		if held {
+			info.Keeper = s.findKeeper(id)
+			info.Problem += "; its keeper lives"
+			return info
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			info.Problem = "its file is missing: it was killed while it was started"
 		}
 		return info
 	}
 	info := &f.Info
+	info.kept = held
 	if !held && info.State.Live() {
 		switch boot := procfs.BootID(); {
 		case f.Boot != boot:
 			info.Problem = "the machine was started anew"
+			info.Pids, info.Keeper = nil, Process{} // they are others now, if they are
 		default:
 			info.Problem = "its keeper was killed"
-			for _, p := range info.Pids {
-				if p.Alive() {
-					info.Problem += fmt.Sprintf("; process %d is still there", p.Pid)
-				}
+			if left := info.left(); len(left) > 0 {
+				info.Problem += fmt.Sprintf("; of its processes %d are still there", len(left))
 			}
 		}
 		info.State = Lost
@@ -296,11 +305,19 @@ func (s *Store) Remove(id string) error {
 	if info.State.Live() {
 		return fmt.Errorf("job %s is %s; stop it first", id, info.State)
 	}
-	if info.State == Lost {
-		for _, p := range info.Pids {
-			if p.Alive() {
-				return fmt.Errorf("job %s is lost, but its process %d is still there; stop it first", id, p.Pid)
-			}
+	if left := info.left(); len(left) > 0 {
+		return fmt.Errorf("job %s is lost, but its process %d is still there; stop it first", id, left[0])
+	}
+	lock, err := state.Open(filepath.Join(s.job(id), "lock"))
+	switch {
+	case err == nil:
+		defer lock.Close()
+		if free, err := state.TryLock(lock); err != nil || !free {
+			return fmt.Errorf("job %s is being started, or its keeper lives; stop it first", id)
+		}
+	case info.State == Unreadable:
+		if st, err := os.Lstat(s.job(id)); err == nil && time.Since(st.ModTime()) < time.Minute {
+			return fmt.Errorf("job %s is being started", id)
 		}
 	}
 	root, err := os.OpenRoot(filepath.Join(s.Dir, "jobs")) // nothing outside of it is ever removed
@@ -319,6 +336,7 @@ func (s *Store) Prune(age time.Duration) ([]string, error) {
 		return nil, err
 	}
 	var out []string
+	var errs error
 	for _, i := range list {
 		last := i.Ended
 		if last.IsZero() {
@@ -327,12 +345,51 @@ func (s *Store) Prune(age time.Duration) ([]string, error) {
 		if i.State.Live() || age > 0 && time.Since(last) < age {
 			continue
 		}
-		if err := s.Remove(i.ID); err != nil {
-			return out, err
+		if err := s.Remove(i.ID); err != nil { // it is no reason to keep the others
+			if i.State != Unreadable {
+				errs = errors.Join(errs, err)
+			}
+			continue
 		}
 		out = append(out, i.ID)
 	}
-	return out, nil
+	return out, errs
+}
+
+// Kept reports whether the keeper of the job lived when it was looked at.
+func (i *Info) Kept() bool { return i.kept }
+
+// left returns the processes of a lost job that are still there: those that it
+// began with, and what is in the sessions that they led. The number of a session
+// is not used again while it has members.
+func (i *Info) left() []int {
+	if i.State != Lost {
+		return nil
+	}
+	var out []int
+	for _, p := range i.Pids {
+		if s, ok := procfs.ReadStat(p.Pid); ok && s.Start != p.Start {
+			continue // the number is another one's
+		}
+		out = append(out, procfs.InSession(p.Pid)...)
+	}
+	return out
+}
+
+// findKeeper returns the keeper of a job, by the lock that it has open.
+func (s *Store) findKeeper(id string) Process {
+	lock, err := filepath.EvalSymlinks(filepath.Join(s.job(id), "lock"))
+	if err != nil {
+		return Process{}
+	}
+	for _, pid := range procfs.All() {
+		if name, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/3", pid)); err == nil && name == lock {
+			if st, ok := procfs.ReadStat(pid); ok {
+				return Process{pid, st.Start}
+			}
+		}
+	}
+	return Process{}
 }
 
 // Usage is what the processes of a job use now.
@@ -377,7 +434,10 @@ func (i *Info) end() runner.JobEnd {
 			e.Exit.Code = 143
 		}
 	case Failed:
-		e.Err = errors.New(i.Error)
+		e.Err, e.Exit.Code = errors.New(i.Error), max(1, i.ExitCode)
+		if e.Reason == "" {
+			e.Reason = runner.ReasonExit
+		}
 	}
 	return e
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -44,6 +45,8 @@ func Keeper() int {
 	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil || o.File == nil || o.Spec == nil {
 		return 1 // who started it is gone
 	}
+	disarm(reflect.ValueOf(&o.Spec).Elem())
+	_ = os.WriteFile("/proc/self/comm", []byte("pipe-keeper"), 0)
 	k := &keeper{
 		dir: o.Dir, file: o.File, spec: o.Spec, stops: stops, guard: guard.Adopt(),
 		log: &logWriter{dir: o.Dir, limit: o.LogSize, files: o.LogFiles},
@@ -190,6 +193,7 @@ func (k *keeper) pause(delay time.Duration, fixed bool, res *runner.StepResult) 
 		delay += rand.N(delay/4 + 1) // or all that failed together come back together
 	}
 	k.change(func(i *Info) { i.State = Restarting; i.Restarts++ })
+	k.log.endLines() // the next one does not continue them
 	k.say("ended with %s; starting again in %s", runnerEnd(res), delay.Round(time.Millisecond))
 	select {
 	case <-time.After(delay):
@@ -214,14 +218,20 @@ func (k *keeper) once() *runner.StepResult {
 	stop := make(chan runner.JobStop, 4)
 	done := make(chan struct{})
 	watched := make(chan struct{})
+	hurry := make(chan struct{})
+	rush := sync.OnceFunc(func() { close(hurry) })
 	go func() {
 		defer close(watched)
 		for {
 			select {
 			case <-k.stops:
 				k.stopping.Store(true)
+				r := k.request()
+				if r.Grace != nil && *r.Grace == 0 {
+					rush()
+				}
 				select {
-				case stop <- k.request():
+				case stop <- r:
 				case <-done:
 					return
 				}
@@ -270,7 +280,7 @@ func (k *keeper) once() *runner.StepResult {
 	if k.stopping.Load() { // who ignored the signal has had its time
 		grace = min(grace, time.Second)
 	}
-	if left := k.guard.EndOrphans(grace); len(left) > 0 {
+	if left := k.guard.EndOrphansUntil(grace, hurry); len(left) > 0 {
 		k.say("processes that left the job were ended with it: %s", strings.Join(left, ", "))
 	}
 	close(done)

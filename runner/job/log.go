@@ -31,6 +31,9 @@ const (
 	Keep   = "keeper" // what the keeper has to say
 )
 
+// missing is the stream of what a reader has to say: that it came too late.
+const missing = "reader"
+
 // maxPiece is the length of the longest piece of a line, in bytes.
 const maxPiece = 16 << 10
 
@@ -46,6 +49,7 @@ type logWriter struct {
 	size int64
 	lost int64
 	buf  []byte
+	open map[string]bool // streams whose last piece did not end its line
 }
 
 // write adds output of a stream.
@@ -70,6 +74,10 @@ func (w *logWriter) portion(stream string, data []byte) {
 			piece, tag, skip = piece[:i], 'F', 1
 		}
 		data = data[len(piece)+skip:]
+		if w.open == nil {
+			w.open = map[string]bool{}
+		}
+		w.open[stream] = tag == 'P'
 		w.buf = now.AppendFormat(w.buf, "2006-01-02T15:04:05.000000000Z")
 		w.buf = append(w.buf, ' ')
 		w.buf = append(w.buf, stream...)
@@ -82,12 +90,35 @@ func (w *logWriter) portion(stream string, data []byte) {
 	}
 }
 
+// endLines ends the lines that a process began and did not end.
+func (w *logWriter) endLines() {
+	for _, stream := range []string{Stdout, Stderr} {
+		w.mu.Lock()
+		open := w.open[stream]
+		w.mu.Unlock()
+		if open {
+			w.write(stream, []byte("\n"))
+		}
+	}
+}
+
 // flush writes the buffer, into a new file if need be.
 func (w *logWriter) flush() error {
 	if w.f != nil && w.size+int64(len(w.buf)) > w.limit && w.size > 0 {
+		// The new file is there before the old one is put aside.
+		next := filepath.Join(w.dir, "log.new")
+		f, err := state.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND)
+		if err != nil {
+			return err
+		}
 		_ = w.f.Close()
-		w.f = nil
 		w.shift()
+		if err := os.Rename(next, logName(w.dir, 0)); err != nil {
+			_ = f.Close()
+			w.f = nil
+			return err
+		}
+		w.f, w.size = f, 0
 	}
 	if w.f == nil {
 		f, err := state.OpenFile(filepath.Join(w.dir, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND)
@@ -158,14 +189,8 @@ func (s *Store) Logs(ctx context.Context, id string, follow bool, f func(LogLine
 	if !follow {
 		return r.rest()
 	}
-	notify, err := fsnotify.NewWatcher()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = notify.Close() }()
-	if err := notify.Add(r.dir); err != nil {
-		return err
-	}
+	news, done := changes(r.dir)
+	defer done()
 	ended := make(chan struct{})
 	waitCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -182,16 +207,58 @@ func (s *Store) Logs(ctx context.Context, id string, follow bool, f func(LogLine
 			return r.rest()
 		case <-ctx.Done():
 			return nil
-		case _, ok := <-notify.Events:
-			if !ok {
-				return nil
-			}
-		case _, ok := <-notify.Errors: // there is news all the same
-			if !ok {
-				return nil
-			}
+		case <-news:
 		}
 	}
+}
+
+// changes returns a channel that tells of changes in a folder, and what ends
+// that. Where the system has no more watches to give, it tells every now and then.
+func changes(dir string) (<-chan struct{}, func()) {
+	news := make(chan struct{}, 1)
+	stop := make(chan struct{})
+	tell := func() {
+		select {
+		case news <- struct{}{}:
+		default:
+		}
+	}
+	notify, err := fsnotify.NewWatcher()
+	if err == nil {
+		if err = notify.Add(dir); err != nil {
+			_ = notify.Close()
+		}
+	}
+	if err != nil {
+		tick := time.NewTicker(100 * time.Millisecond)
+		go func() {
+			for {
+				select {
+				case <-tick.C:
+					tell()
+				case <-stop:
+					return
+				}
+			}
+		}()
+		return news, func() { tick.Stop(); close(stop) }
+	}
+	go func() {
+		for {
+			select {
+			case _, ok := <-notify.Events:
+				if !ok {
+					return
+				}
+			case _, ok := <-notify.Errors: // there is news all the same
+				if !ok {
+					return
+				}
+			}
+			tell()
+		}
+	}()
+	return news, func() { _ = notify.Close() }
 }
 
 // logReader reads a log, also over the change of its files.
@@ -226,22 +293,46 @@ func (r *logReader) rest() error {
 		if place == 0 {
 			return nil
 		}
-		for { // the files may move on while the next one is opened
-			f, err := openLog(r.dir, place-1)
-			if err != nil {
+		if place > r.highest() { // it was read too slowly, and its place is not known any more
+			if err := r.f(LogLine{Time: time.Now(), Stream: missing, Text: []byte("lines are missing here: the log was full, and they went before they were read")}); err != nil {
 				return err
 			}
-			now := r.place()
-			if f != nil && now == place {
-				r.use(f)
-				break
-			}
-			if f != nil {
-				_ = f.Close()
-			}
-			place = now
+		}
+		if !r.next(place) {
+			return nil // there is nothing to be had; who follows will look again
 		}
 	}
+}
+
+// highest returns the number of the oldest file of the log.
+func (r *logReader) highest() int {
+	n := 0
+	for ; ; n++ {
+		if _, err := os.Stat(logName(r.dir, n+1)); err != nil {
+			return n
+		}
+	}
+}
+
+// next goes on to the file after the one at a place. The files may move on
+// meanwhile: then it is looked for again, but not for ever.
+func (r *logReader) next(place int) bool {
+	for range 100 {
+		f, err := openLog(r.dir, place-1)
+		now := r.place()
+		if err == nil && f != nil && now == place {
+			r.use(f)
+			return true
+		}
+		if f != nil {
+			_ = f.Close()
+		}
+		if place = now; place == 0 {
+			return false
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return false
 }
 
 func (r *logReader) use(f *os.File) {
@@ -260,7 +351,7 @@ func (r *logReader) place() int {
 		info, err := os.Stat(logName(r.dir, n))
 		if err != nil {
 			if n == 0 {
-				continue // it is being put aside
+				continue // it is being put aside, or all are gone
 			}
 			return n
 		}
@@ -272,13 +363,7 @@ func (r *logReader) place() int {
 
 // oldest opens the oldest file of the log; nil if there is none yet.
 func (r *logReader) oldest() (*os.File, error) {
-	n := 0
-	for ; ; n++ {
-		if _, err := os.Stat(logName(r.dir, n+1)); err != nil {
-			break
-		}
-	}
-	return openLog(r.dir, n)
+	return openLog(r.dir, r.highest())
 }
 
 // openLog opens a file of a log; nil if it is not there.

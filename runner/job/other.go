@@ -28,6 +28,6 @@ func Keeper() int { return 1 }
 
 func signalProcess(Process, syscall.Signal) error { return os.ErrProcessDone }
 
-func signalFamily(Process, syscall.Signal) {}
+func signalFamily(int, syscall.Signal) {}
 
 func awaitExit(ctx context.Context, _ Process) error { return poll(ctx) }

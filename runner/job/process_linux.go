@@ -46,11 +46,11 @@ func signalProcess(p Process, sig syscall.Signal) error {
 }
 
 // signalFamily sends a signal to a process and all that descends from it.
-func signalFamily(p Process, sig syscall.Signal) {
-	for _, pid := range procfs.Descendants(p.Pid) {
-		_ = syscall.Kill(pid, sig)
+func signalFamily(pid int, sig syscall.Signal) {
+	for _, child := range procfs.Descendants(pid) {
+		_ = syscall.Kill(child, sig)
 	}
-	_ = signalProcess(p, sig)
+	_ = syscall.Kill(pid, sig)
 }
 
 // awaitExit waits until the process has ended.

@@ -5,6 +5,7 @@ package job
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -13,10 +14,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pipe-runner/pipe/runner"
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
@@ -197,26 +200,105 @@ func (s *Store) keeper(ctx context.Context, id, key string, spec *runner.JobSpec
 	if files <= 0 {
 		files = 5
 	}
-	if err := json.NewEncoder(inW).Encode(order{s.job(id), f, spec, size, files}); err != nil {
+	o := order{s.job(id), f, spec, size, files}
+	armour(reflect.ValueOf(&o.Spec).Elem())
+	if err := json.NewEncoder(inW).Encode(o); err != nil {
 		return fmt.Errorf("the keeper (pid %d) ended at once: %w", proc.Pid, err)
 	}
 	_ = inW.Close()
-	stop := context.AfterFunc(ctx, func() { _ = signalProcess(f.Keeper, syscall.SIGTERM) })
-	defer stop()
+	// Who gives up the start has nothing to lose: it ends at once.
+	stop := context.AfterFunc(ctx, func() {
+		if data, err := state.Seal(request{Grace: new(time.Duration)}); err == nil {
+			_ = state.Replace(filepath.Join(s.job(id), "request"), data)
+		}
+		_ = signalProcess(f.Keeper, syscall.SIGTERM)
+	})
 	var a answer
-	if err := json.NewDecoder(outR).Decode(&a); err != nil {
+	err = json.NewDecoder(outR).Decode(&a)
+	if !stop() { // the folder is the keeper's until its end
+		for p := f.Keeper; p.Alive(); {
+			_ = awaitExit(context.Background(), p)
+		}
+		return context.Cause(ctx)
+	}
+	if err != nil {
 		if errors.Is(err, io.EOF) {
 			err = errors.New("it was killed")
 		}
 		return fmt.Errorf("the keeper (pid %d) says nothing: %w", proc.Pid, err)
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
 	if a.Error != "" {
 		return &runner.StartError{Path: spec.Name, Code: a.Code, Msg: a.Error}
 	}
 	return nil
+}
+
+// armour makes all text in a value such that JSON keeps it byte for byte; disarm
+// undoes it. What is armoured begins with a NUL, which no other text has.
+func armour(v reflect.Value) {
+	eachString(v, func(s string) string {
+		if utf8.ValidString(s) {
+			return s
+		}
+		return "\x00" + base64.StdEncoding.EncodeToString([]byte(s))
+	})
+}
+
+func disarm(v reflect.Value) {
+	eachString(v, func(s string) string {
+		if text, ok := strings.CutPrefix(s, "\x00"); ok {
+			if b, err := base64.StdEncoding.DecodeString(text); err == nil {
+				return string(b)
+			}
+		}
+		return s
+	})
+}
+
+// eachString replaces all strings in a value, but for the keys of maps; what is
+// replaced in slices and maps is a copy.
+func eachString(v reflect.Value, f func(string) string) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			c := reflect.New(v.Type().Elem())
+			c.Elem().Set(v.Elem())
+			eachString(c.Elem(), f)
+			v.Set(c)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Field(i).CanSet() {
+				eachString(v.Field(i), f)
+			}
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			eachString(v.Index(i), f)
+		}
+	case reflect.Slice:
+		if !v.IsNil() {
+			c := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+			reflect.Copy(c, v)
+			for i := range c.Len() {
+				eachString(c.Index(i), f)
+			}
+			v.Set(c)
+		}
+	case reflect.Map:
+		if !v.IsNil() {
+			c := reflect.MakeMap(v.Type())
+			for _, k := range v.MapKeys() {
+				e := reflect.New(v.Type().Elem()).Elem()
+				e.Set(v.MapIndex(k))
+				eachString(e, f)
+				c.SetMapIndex(k, e)
+			}
+			v.Set(c)
+		}
+	case reflect.String:
+		v.SetString(f(v.String()))
+	}
 }
 
 // newFile returns what is known of a job before it has started.
@@ -225,13 +307,13 @@ func newFile(id, key string, spec *runner.JobSpec, h *state.Hasher) *file {
 	f := &file{Version: version, Boot: procfs.BootID(), Key: key}
 	f.Info = Info{
 		ID: id, Name: spec.Name, File: spec.File, Dir: spec.Dir, Params: map[string][]string{}, Command: spec.Command,
-		State: Starting, Created: time.Now(), Restart: spec.Restart.Policy.String(), Environ: environ(spec, h),
+		State: Starting, Created: time.Now(), Nested: spec.Nested, Restart: spec.Restart.Policy.String(), Environ: environ(spec, h),
 	}
 	clean := func(words []string) []string {
 		out := make([]string, len(words))
 		for i, w := range words {
 			out[i] = redactor.String(w)
-			f.Secret = f.Secret || out[i] != w
+			f.Secret = f.Secret || out[i] != w || !utf8.ValidString(w)
 		}
 		return out
 	}
@@ -241,6 +323,7 @@ func newFile(id, key string, spec *runner.JobSpec, h *state.Hasher) *file {
 	if spec.Args != nil {
 		f.Args = clean(spec.Args)
 	}
+	clean([]string{spec.Dir, spec.File})
 	return f
 }
 

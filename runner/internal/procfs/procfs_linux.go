@@ -16,6 +16,7 @@ type Stat struct {
 	Comm       string // the program's name, at most 15 bytes
 	State      byte   // R, S, D, T, Z …
 	Ppid, Pgrp int
+	Session    int
 	Start      string        // time since boot, in ticks; tells a pid that was used again
 	CPU        time.Duration // user and system
 	RSS        int64         // bytes
@@ -39,6 +40,9 @@ func ReadStat(pid int) (s Stat, ok bool) {
 	s = Stat{Comm: string(b[open+1 : end]), State: f[0][0]}
 	s.Ppid, _ = strconv.Atoi(f[1])
 	s.Pgrp, _ = strconv.Atoi(f[2])
+	if len(f) > 3 {
+		s.Session, _ = strconv.Atoi(f[3])
+	}
 	if len(f) > 21 {
 		s.Start = f[19]
 		user, _ := strconv.ParseInt(f[11], 10, 64)
@@ -73,13 +77,60 @@ func Children(pid int) []int {
 	return out
 }
 
-// Descendants returns the children of a process, theirs, and so on.
+// KeeperArg is the first argument of a process that keeps a job.
+const KeeperArg = "__keeper"
+
+// IsKeeper reports whether a process is this program, keeping a job: that is to
+// outlive all that it descends from.
+func IsKeeper(pid int) bool {
+	dir := "/proc/" + strconv.Itoa(pid)
+	words := bytes.SplitN(read(dir+"/cmdline"), []byte{0}, 3)
+	if len(words) < 3 || string(words[1]) != KeeperArg {
+		return false
+	}
+	mine, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	its, err := os.Stat(dir + "/exe")
+	return err == nil && os.SameFile(mine, its)
+}
+
+// Descendants returns the children of a process, theirs, and so on, but for
+// keepers of jobs and what they keep.
 func Descendants(pid int) []int {
 	var out []int
 	for todo := Children(pid); len(todo) > 0; {
 		p := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if IsKeeper(p) {
+			continue
+		}
 		out = append(out, p)
-		todo = append(todo[:len(todo)-1], Children(p)...)
+		todo = append(todo, Children(p)...)
+	}
+	return out
+}
+
+// All returns all processes.
+func All() []int {
+	entries, _ := os.ReadDir("/proc")
+	out := make([]int, 0, len(entries))
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// InSession returns the processes of a session.
+func InSession(sid int) []int {
+	var out []int
+	for _, pid := range All() {
+		if s, ok := ReadStat(pid); ok && s.Session == sid && !s.Gone() {
+			out = append(out, pid)
+		}
 	}
 	return out
 }

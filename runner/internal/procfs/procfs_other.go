@@ -11,6 +11,7 @@ type Stat struct {
 	Comm       string
 	State      byte
 	Ppid, Pgrp int
+	Session    int
 	Start      string
 	CPU        time.Duration
 	RSS        int64
@@ -24,3 +25,12 @@ func BootID() string { return "" }
 
 // Descendants returns none.
 func Descendants(int) []int { return nil }
+
+// InSession returns none.
+func InSession(int) []int { return nil }
+
+// KeeperArg is the first argument of a process that keeps a job.
+const KeeperArg = "__keeper"
+
+// All returns none.
+func All() []int { return nil }
