@@ -563,8 +563,8 @@ steps:
 		}
 		time.Sleep(time.Duration(n) * 1500 * time.Microsecond) // somewhere in the start: which is what is tried
 		_ = c.Process.Signal(syscall.SIGINT)
-		done := make(chan error, 1)
-		go func() { done <- c.Wait() }()
+		done := make(chan struct{})
+		go func() { _ = c.Wait(); close(done) }()
 		select {
 		case <-done:
 		case <-time.After(20 * time.Second):
