@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"gopkg.in/yaml.v3"
@@ -82,7 +83,7 @@ type checker struct {
 	paramNames []string
 }
 
-var namePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
+var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`) })
 
 func (c *checker) run() {
 	c.declare()
@@ -145,7 +146,7 @@ func (c *checker) declare() {
 }
 
 func (c *checker) identifier(at Pos, what, name string) {
-	if !namePattern.MatchString(name) || len(name) > 100 {
+	if !namePattern().MatchString(name) || len(name) > 100 {
 		c.add(at, "the name of a %s has letters, digits, _ and -, and begins with a letter or _ (at most 100): %.120q has not", what, name)
 	}
 }

@@ -523,7 +523,7 @@ func (p *parser) readMatrix(t *target, n *yaml.Node) {
 				}
 				p.pairs(c, func(k, v *yaml.Node) {
 					combo[k.Value] = p.matrixValue(v)
-					if !namePattern.MatchString(k.Value) {
+					if !namePattern().MatchString(k.Value) {
 						p.add(pos(k), "%q is not a name", k.Value)
 					}
 				})
@@ -535,7 +535,7 @@ func (p *parser) readMatrix(t *target, n *yaml.Node) {
 				m.Include = list
 			}
 		default:
-			if !namePattern.MatchString(k.Value) {
+			if !namePattern().MatchString(k.Value) {
 				p.add(pos(k), "the name of an axis has letters, digits, _ and -: %q has not", k.Value)
 			}
 			a := Axis{Name: k.Value}

@@ -130,7 +130,7 @@ func (c *checker) parseShell(st *Stage, d safety.Dialect) *safety.ShellText {
 // param returns the name of the parameter that the expression is, or "".
 func (e *Expr) param() string {
 	name, ok := strings.CutPrefix(e.src, "params.")
-	if !ok || !namePattern.MatchString(name) {
+	if !ok || !namePattern().MatchString(name) {
 		return ""
 	}
 	return name

@@ -8,21 +8,22 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 var (
-	yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+	yamlLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^yaml: (?:line (\d+): )?`) })
 	// bareExpr is an expression in a list or mapping of one line that began
 	// outside of quotes, and bareStar a word such as *.go.
-	bareExpr = regexp.MustCompile(`^[^"'#]*[\[{,]\s*\$\{\{`)
-	bareStar = regexp.MustCompile(`(?:^|[\[,:-]\s*)\*[^\s\w]`)
+	bareExpr = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[^"'#]*[\[{,]\s*\$\{\{`) })
+	bareStar = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?:^|[\[,:-]\s*)\*[^\s\w]`) })
 )
 
 // yamlError reports an error of yaml.v3. That counts lines from 0 where the
 // parser is at fault and means the beginning of the list or mapping then; of
 // the scanner's errors the line is right, but for one in the first line.
 func (p *parser) yamlError(err error) {
-	m := yamlLine.FindStringSubmatch(err.Error())
+	m := yamlLine().FindStringSubmatch(err.Error())
 	if m == nil {
 		p.add(Pos{}, "%s", err)
 		return
@@ -53,14 +54,14 @@ func (p *parser) syntaxHint(msg string, from int) (Pos, string) {
 				return Pos{i + 1, indent + 1}, "a tab in the indentation; YAML is indented with spaces"
 			}
 		case strings.Contains(msg, "expected ','"):
-			if loc := bareExpr.FindIndex(l); loc != nil {
+			if loc := bareExpr().FindIndex(l); loc != nil {
 				return Pos{i + 1, loc[1] - 2}, "${{ }} in a [list] or {mapping} needs quotes, as in \"${{ params.name }}\""
 			}
 			if i == from-1 && bytes.ContainsAny(l, "[{") {
 				continue // the list may go on in the next lines
 			}
 		case strings.Contains(msg, "alphabetic or numeric"):
-			if loc := bareStar.FindIndex(l); loc != nil {
+			if loc := bareStar().FindIndex(l); loc != nil {
 				return Pos{i + 1, loc[1] - 1}, "a word that begins with * needs quotes, as in \"*.go\""
 			}
 		case strings.Contains(msg, "'-' indicator") || strings.Contains(msg, "expected key"):

@@ -63,21 +63,35 @@ type journal struct {
 	mu  sync.Mutex
 	f   *os.File // locked as long as the run goes on
 	err error    // the first one; nothing is written after it
+	buf []byte   // that is not written yet
 }
 
-// append writes one line, in one write.
+// append adds one line, which flush writes: what the loop does in one turn goes
+// down in one write.
 func (j *journal) append(l *journalLine) error {
 	line, err := state.Seal(l)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.err != nil {
-		return j.err
+	if j.err == nil {
+		j.err = err
 	}
-	if err == nil {
-		_, err = j.f.Write(line)
+	j.buf = append(j.buf, line...)
+	return j.err
+}
+
+// flush writes what was appended, in one write. An error is told once more by
+// each call after it.
+func (j *journal) flush() error {
+	if j == nil {
+		return nil
 	}
-	j.err = err
-	return err
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err == nil && len(j.buf) > 0 {
+		_, j.err = j.f.Write(j.buf)
+		j.buf = j.buf[:0]
+	}
+	return j.err
 }
 
 // remembering prepares what a run remembers. Without a folder that is nothing.
@@ -145,7 +159,8 @@ func (r *run) begin(from *Runner) error {
 	if from.Args != nil {
 		h.Args, h.SecretArgs = clean(from.Args)
 	}
-	return m.journal.append(&journalLine{Run: h})
+	_ = m.journal.append(&journalLine{Run: h})
+	return m.journal.flush()
 }
 
 // end ends the journal of a run.
@@ -158,7 +173,8 @@ func (j *journal) end(r *run, res *Result) error {
 	if res.Interrupted != nil {
 		e.Error = r.masked(res.Interrupted).Error()
 	}
-	return j.append(&journalLine{End: e})
+	_ = j.append(&journalLine{End: e})
+	return j.flush()
 }
 
 // PastRun is a run as its journal tells it.
@@ -213,7 +229,7 @@ const (
 	RunUnreadable RunStatus = "unreadable" // see PastRun.Problem
 )
 
-var runID = regexp.MustCompile(`^[0-9]{8}-[0-9]{6}\.[0-9]{3}-[0-9a-f]{6}$`)
+var runID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9]{8}-[0-9]{6}\.[0-9]{3}-[0-9a-f]{6}$`) })
 
 // runIDs returns the ids of all runs, the latest first.
 func runIDs(folder string) ([]string, error) {
@@ -227,7 +243,7 @@ func runIDs(folder string) ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if runID.MatchString(e.Name()) {
+		if runID().MatchString(e.Name()) {
 			out = append(out, e.Name())
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
@@ -28,7 +29,7 @@ func (e *LockError) Error() string {
 	return fmt.Sprintf("lock %s is held by %s", e.Name, e.Holder)
 }
 
-var lockName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`)
+var lockName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`) })
 
 // lock takes a lock, waiting for it as the pipeline says. The context ends the
 // waiting; waits is told once that it has begun, and for whom. What is returned
@@ -38,7 +39,7 @@ func (r *run) lock(ctx context.Context, l *pipeline.Lock, vars *pipeline.Vars, w
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
-	if !lockName.MatchString(name) {
+	if !lockName().MatchString(name) {
 		return nil, fmt.Errorf("lock: a name has letters, digits, _, - and . (at most 100): %.120q has not", name)
 	}
 	folder, err := StateDir(r.environ)

@@ -478,9 +478,7 @@ func (r *run) remember(ex *execution, res *StepResult) {
 	}
 	rec := r.newRecord(ex, res)
 	if m.journal != nil {
-		if err := m.journal.append(&journalLine{Step: rec}); err != nil {
-			m.warned.Do(func() { r.warn(-1, fmt.Sprintf("the journal of the run is incomplete: %v", cause(err))) })
-		}
+		_ = m.journal.append(&journalLine{Step: rec}) // an error is told by flush
 	}
 }
 

@@ -384,6 +384,7 @@ func (r *run) loop(ctx context.Context) *Result {
 		if r.wake != nil {
 			wake = r.wake.C
 		}
+		r.record()
 		select {
 		case ex := <-r.freed:
 			r.free(ex)
@@ -416,6 +417,17 @@ func (r *run) loop(ctx context.Context) *Result {
 		r.cleanup.Stop()
 	}
 	return r.result()
+}
+
+// record writes down what happened in this turn of the loop. A nested pipeline
+// has a loop of its own, and the same journal.
+func (r *run) record() {
+	if r.memory == nil || r.memory.journal == nil {
+		return
+	}
+	if err := r.memory.journal.flush(); err != nil {
+		r.memory.warned.Do(func() { r.warn(-1, fmt.Sprintf("the journal of the run is incomplete: %v", cause(err))) })
+	}
 }
 
 // errTimeout tells that the pipeline's own timeout ended the run.

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
@@ -236,7 +237,7 @@ func get(ctx context.Context, u *url.URL) error {
 			return fmt.Errorf("%s gives no answer: %w", u, err)
 		}
 		answer := strings.TrimSpace(string(line))
-		m := statusLine.FindStringSubmatch(answer)
+		m := statusLine().FindStringSubmatch(answer)
 		switch {
 		case m == nil:
 			return fmt.Errorf("%s does not speak HTTP", u)
@@ -253,7 +254,7 @@ func get(ctx context.Context, u *url.URL) error {
 	}
 }
 
-var statusLine = regexp.MustCompile(`^HTTP/1\.[01] ([1-9])[0-9]{2}( |$)`)
+var statusLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^HTTP/1\.[01] ([1-9])[0-9]{2}( |$)`) })
 
 // check runs the program of a probe once.
 func (ex *execution) check(ctx context.Context, st *pipeline.Stage, b *bound) error {

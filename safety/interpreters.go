@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Arg is one argument of a program.
@@ -44,7 +45,9 @@ func programName(p string) string { return path.Base(p) }
 
 var (
 	shells    = []string{"sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "lksh", "ash", "fish", "rbash", "rzsh", "yash", "tcsh", "csh", "hush"}
-	versioned = regexp.MustCompile(`^(python|perl|ruby|lua|php|node|tclsh)[0-9.]*(?:js)?$`)
+	versioned = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(python|perl|ruby|lua|php|node|tclsh)[0-9.]*(?:js)?$`)
+	})
 	// interpreters have the letters of options that take program text, whether
 	// the text may stand right behind the letter, the long options that do,
 	// and those options that take another argument.
@@ -110,7 +113,7 @@ const (
 // interpreter returns the name that an interpreter is known by, or "".
 func interpreter(name string) string {
 	name = programName(name)
-	if m := versioned.FindStringSubmatch(name); m != nil {
+	if m := versioned().FindStringSubmatch(name); m != nil {
 		name = m[1]
 	}
 	if _, ok := interpreters[name]; ok || slices.Contains(shells, name) {
@@ -189,7 +192,7 @@ func (s scan) elsewhere(args []Arg, from, depth int) (int, string) {
 				return at, why
 			}
 		}
-		if args[from].Unknown && args[i].Dynamic && i > from+1 && textOption.MatchString(args[i-1].Text) {
+		if args[from].Unknown && args[i].Dynamic && i > from+1 && textOption().MatchString(args[i-1].Text) {
 			return i, refusal("what runs here", laterArg)
 		}
 	}
@@ -197,7 +200,7 @@ func (s scan) elsewhere(args []Arg, from, depth int) (int, string) {
 }
 
 // textOption is an option of the kind that takes program text.
-var textOption = regexp.MustCompile(`^(?:-[a-z]*[ce]|--eval)$`)
+var textOption = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?:-[a-z]*[ce]|--eval)$`) })
 
 func refusal(who, instead string) string {
 	return fmt.Sprintf("%s reads this argument as a program, so no value can stand in it; pass the value as %s", who, instead)

@@ -19,6 +19,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -127,7 +128,7 @@ type file struct {
 // version is that of the format. A file of another one is not read.
 const version = 1
 
-var idForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
+var idForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{8}$`) })
 
 // job returns the folder of a job.
 func (s *Store) job(id string) string { return filepath.Join(s.Dir, "jobs", id) }
@@ -169,7 +170,7 @@ func (s *Store) List() ([]*Info, error) {
 	}
 	out := make([]*Info, 0, len(entries))
 	for _, e := range entries {
-		if idForm.MatchString(e.Name()) {
+		if idForm().MatchString(e.Name()) {
 			if info := s.read(e.Name()); info != nil {
 				out = append(out, info)
 			}
@@ -222,7 +223,7 @@ func (s *Store) Find(name string) (*Info, error) {
 
 // Get returns the job with an id. The error may be a [NotFoundError].
 func (s *Store) Get(id string) (*Info, error) {
-	if idForm.MatchString(id) {
+	if idForm().MatchString(id) {
 		if info := s.read(id); info != nil {
 			return info, nil
 		}

@@ -405,7 +405,7 @@ func (r *logReader) read() error {
 // LastLine returns the last line that a job wrote; the zero LogLine if there is
 // none.
 func (s *Store) LastLine(id string) (LogLine, error) {
-	if !idForm.MatchString(id) {
+	if !idForm().MatchString(id) {
 		return LogLine{}, &NotFoundError{Name: id}
 	}
 	for n := range 2 { // it may just have been put aside

@@ -75,7 +75,7 @@ func (s *Store) start(ctx context.Context, spec *runner.JobSpec) (string, error)
 		}
 	}
 	before := make([]byte, 8)
-	if n, _ := name.ReadAt(before, 0); n == len(before) && idForm.Match(before) {
+	if n, _ := name.ReadAt(before, 0); n == len(before) && idForm().Match(before) {
 		if info := s.read(string(before)); info != nil && info.State.Live() {
 			switch s.IfRunning {
 			case "keep":

@@ -213,7 +213,9 @@ func (t *tail) add(s runner.Stream, b []byte) {
 }
 
 // escapes are the control sequences of terminals.
-var escapes = regexp.MustCompile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\^_])")
+var escapes = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\^_])")
+})
 
 // maxShown is how much of a line the block at the end shows, in bytes.
 const maxShown = 300
@@ -232,7 +234,7 @@ func (t *tail) text() []string {
 		lines = lines[len(lines)-tailLines:]
 	}
 	for i, l := range lines {
-		l = escapes.ReplaceAllString(l, "")
+		l = escapes().ReplaceAllString(l, "")
 		if len(l) > maxShown {
 			l = l[:maxShown] + " …"
 		}

@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -75,7 +76,8 @@ func Sub(folder, name string) (string, error) {
 	return dir, nil
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli is made on first use: it would cost each start of the program.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
 // Seal returns a value as one line of JSON behind its checksum.
 func Seal(v any) ([]byte, error) {
@@ -83,7 +85,7 @@ func Seal(v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fmt.Appendf(make([]byte, 0, len(body)+10), "%08x %s\n", crc32.Checksum(body, castagnoli), body), nil
+	return fmt.Appendf(make([]byte, 0, len(body)+10), "%08x %s\n", crc32.Checksum(body, castagnoli()), body), nil
 }
 
 var ErrTorn = errors.New("it is torn or was changed: its checksum does not hold")
@@ -91,7 +93,7 @@ var ErrTorn = errors.New("it is torn or was changed: its checksum does not hold"
 // Unseal reads a line that Seal made into v.
 func Unseal(line []byte, v any) error {
 	sum, body, ok := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(" "))
-	if !ok || string(sum) != fmt.Sprintf("%08x", crc32.Checksum(body, castagnoli)) {
+	if !ok || string(sum) != fmt.Sprintf("%08x", crc32.Checksum(body, castagnoli())) {
 		return ErrTorn
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
