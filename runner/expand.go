@@ -31,6 +31,9 @@ func (r *run) expand(i int) error {
 	res.Status = StatusRunning
 	res.Start = time.Now()
 	r.emit(Event{Type: EventStepStart, Step: i})
+	if len(instances) == 0 {
+		r.warn(i, "there is nothing to run it for: the list is empty")
+	}
 	res.Each = make([]StepResult, len(instances))
 	g := &group{step: i, max: r.instanceLimit(s)}
 	for k, in := range instances {

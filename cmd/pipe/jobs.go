@@ -48,7 +48,13 @@ func findJob(name string) (*job.Store, *job.Info, error) {
 
 // oneJob returns a command for one job. Its context ends with SIGINT or SIGTERM.
 func oneJob(c *cobra.Command, run func(ctx context.Context, c *cobra.Command, s *job.Store, info *job.Info) error) *cobra.Command {
-	c.Args, c.ValidArgsFunction = cobra.ExactArgs(1), completeJobs
+	c.ValidArgsFunction = completeJobs
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("%s takes one job, by its name or id; pipe jobs lists them", c.Name())
+		}
+		return nil
+	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		s, info, err := findJob(args[0])
 		if err != nil {
