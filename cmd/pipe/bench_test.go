@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner/job"
 )
 
 func release(b *testing.B) string {
@@ -152,6 +153,53 @@ func BenchmarkJobs(b *testing.B) {
 	pipe := release(b)
 	once(b, pipe, "run", f)
 	beside(b, 7, []string{pipe, "jobs"}, []string{"ps", "axo", "pid,stat,etime,pcpu,rss,cmd"})
+}
+
+// BenchmarkJobLog: a job writes 1 GiB; what its keeper holds in memory and on disk
+// stays within bounds.
+func BenchmarkJobLog(b *testing.B) {
+	line := strings.Repeat("0123456789", 7)
+	f := write(b, "steps: [{name: big, detached: true, unref: true, spawn: [sh, -c, 'yes "+line+" | head -c 1G']}]")
+	state := filepath.Join(b.TempDir(), "state")
+	b.Setenv("PIPE_STATE_DIR", state)
+	b.Cleanup(func() { endJobs(b, state) })
+	pipe := release(b)
+	start := time.Now()
+	once(b, pipe, "run", f)
+	store := &job.Store{Dir: state}
+	list, err := store.List()
+	if err != nil || len(list) != 1 {
+		b.Fatal(list, err)
+	}
+	resident, peak := 0, 0
+	for list[0].State.Live() {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", list[0].Keeper.Pid))
+		for _, l := range strings.Split(string(text), "\n") {
+			var n int
+			if k, _ := fmt.Sscanf(l, "VmRSS: %d kB", &n); k == 1 {
+				resident = max(resident, n)
+			}
+			if k, _ := fmt.Sscanf(l, "VmHWM: %d kB", &n); k == 1 {
+				peak = max(peak, n)
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+		if list, err = store.List(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(1024/time.Since(start).Seconds(), "MiB/s")
+	b.ReportMetric(float64(resident), "keeper-KiB")
+	b.ReportMetric(float64(peak), "keeper-peak-KiB")
+	files, _ := filepath.Glob(filepath.Join(state, "jobs", "*", "log*"))
+	size := int64(0)
+	for _, name := range files {
+		if info, err := os.Stat(name); err == nil {
+			size += info.Size()
+		}
+	}
+	b.ReportMetric(float64(size>>20), "log-MiB")
+	b.ReportMetric(0, "ns/op")
 }
 
 // BenchmarkCheck reports time and memory for a step, which must not grow with

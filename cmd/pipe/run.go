@@ -69,7 +69,7 @@ line is wrong and nothing was started.`,
 	fl.StringVar(&f.root, "root", "", "a folder that every cwd and every file opened for a step must be inside of; it does not confine programs")
 	fl.IntVarP(&f.parallel, "jobs", "j", 0, "processes at once in async mode; 0 is no limit (default: the file's, or one for each CPU)")
 	fl.BoolVarP(&f.keepGoing, "keep-going", "k", false, "after a failure go on with what does not need the failed step")
-	fl.StringVar(&f.resumed, "resume", "", "go on with an earlier run, by its id or last (the last one of this folder): steps that ended well in it, and would do the same now, are not run again")
+	fl.StringVar(&f.resumed, "resume", "", "go on with an earlier run, by its id or last (the last one of this folder): steps that ended well in it, and whose command, variables and sources are the same, are not run again")
 	fl.StringVar(&f.ifRunning, "if-running", "fail", "what to do where a job is running already: fail, keep it, or restart it")
 	fl.BoolVar(&f.force, "force", false, "run steps also where they are up to date")
 	fl.BoolVar(&f.foreground, "foreground", false, "run detached steps like others: wait for them, and end them with the run")
