@@ -59,6 +59,7 @@ type execution struct {
 	// ranSince says that it was up to date, but by another run than the one that
 	// is resumed.
 	ranSince bool
+	kept     bool // a job that was there before
 
 	procs     []*proc
 	tees      []*tee
@@ -301,7 +302,9 @@ func (ex *execution) fail(err error) {
 	ex.result.Status, ex.result.Err = StatusFailure, err
 	var se *StartError
 	switch {
-	case ex.result.Reason != "": // a timeout, while a FIFO was opened
+	case ex.result.Reason == ReasonTimeout: // before anything had started
+		ex.result.ExitCode = 124
+	case ex.result.Reason != "":
 	case errors.As(err, &se):
 		ex.result.Reason, ex.result.ExitCode = ReasonSpawn, se.Code
 	default:

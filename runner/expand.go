@@ -68,6 +68,7 @@ func (r *run) startBegun() bool {
 		}
 		r.resumed = r.resumed[1:]
 		if r.stopping {
+			r.remember(nil, u.res)
 			r.over(u)
 			continue
 		}

@@ -21,7 +21,8 @@ import (
 // machine.
 type Jobs interface {
 	// Start starts a job, or returns an error (see [StartError]) and has started
-	// nothing.
+	// nothing. A job that has a method Kept() bool says by it that it was there
+	// before, and was left as it is.
 	Start(ctx context.Context, spec *JobSpec) (Job, error)
 }
 
@@ -252,14 +253,12 @@ func (ex *execution) detach() {
 		return err
 	})
 	ex.result.Command = spec.Command
-	var running interface{ JobID() string }
-	if errors.As(err, &running) && ex.r.memory != nil && ex.r.memory.previous != nil && ex.step.Unref {
-		ex.result.Job = running.JobID() // of the run that is resumed
-		return
-	}
 	if err != nil {
 		ex.fail(err)
 		return
+	}
+	if k, ok := job.(interface{ Kept() bool }); ok {
+		ex.kept = k.Kept()
 	}
 	ex.result.Job = job.ID()
 	ex.emit(Event{Type: EventJob, Message: job.ID()})
@@ -314,11 +313,15 @@ func (ex *execution) confined() error {
 		if _, err := ex.r.root.Stat(b.dir); err != nil {
 			return &StartError{Path: b.dir, Code: 126, Msg: fmt.Sprintf("cwd %s: %v", b.dir, cause(err)), Err: err}
 		}
-		for _, f := range slices.Concat(b.files[:], b.extra, ex.teeFiles) {
+		for i, f := range slices.Concat(b.files[:], b.extra, ex.teeFiles) {
 			if f == "" {
 				continue
 			}
-			file, err := ex.r.root.OpenFile(f, os.O_WRONLY|os.O_CREATE|syscall.O_NONBLOCK, 0o666)
+			flag := os.O_WRONLY | os.O_CREATE
+			if i == 0 {
+				flag = os.O_RDONLY
+			}
+			file, err := ex.r.root.OpenFile(f, flag|syscall.O_NONBLOCK, 0o666)
 			if err != nil {
 				return &StartError{Path: f, Code: 126, Msg: fmt.Sprintf("cannot open %s: %v", f, cause(err)), Err: err}
 			}

@@ -75,8 +75,12 @@ func (j *journal) append(l *journalLine) error {
 	if j.err == nil {
 		j.err = err
 	}
+	if j.err != nil {
+		j.buf = nil
+		return j.err
+	}
 	j.buf = append(j.buf, line...)
-	return j.err
+	return nil
 }
 
 // flush writes what was appended, in one write. An error is told once more by
@@ -305,7 +309,7 @@ func PruneRuns(folder string, keep int) (int, error) {
 	}
 	count := 0
 	var errs error
-	for _, id := range ids[min(keep, len(ids)):] {
+	for _, id := range ids[min(max(keep, 0), len(ids)):] {
 		path := filepath.Join(folder, "runs", id)
 		f, err := state.Open(path)
 		if err == nil {

@@ -464,7 +464,7 @@ func (r *run) started(u *unit) {
 // ran reports whether anything was run anew.
 func (ex *execution) ran(res *StepResult) bool {
 	if res.Sub == nil {
-		return res.Reused == "" || ex.ranSince
+		return res.Reused == "" && !ex.kept || ex.ranSince
 	}
 	return res.Sub.anew
 }

@@ -603,3 +603,27 @@ func pids() []int {
 	}
 	return out
 }
+
+// TestKeeperReaps: what a job leaves behind and ends while the job goes on is no
+// zombie for long.
+func TestKeeperReaps(t *testing.T) {
+	j := newJobs(t, "steps: [{name: d, detached: true, unref: true, spawn: [sh, -c, 'for i in 1 2 3 4 5; do (leaver true); done; echo x >up; exec sleep 100']}]")
+	j.run(0, "run")
+	ready(t, filepath.Join(j.dir, "up"))
+	keeper := j.only().Keeper.Pid
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		zombies := 0
+		for _, pid := range pids() {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			if err == nil && strings.Contains(string(b), fmt.Sprintf(") Z %d ", keeper)) {
+				zombies++
+			}
+		}
+		if zombies == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d zombies", zombies)
+		}
+	}
+}

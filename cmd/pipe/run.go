@@ -206,6 +206,9 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 		r.Engine, r.Inherited = runner.Local{Tree: g}, g.Inherited()
 	}
 	store := &job.Store{Dir: r.State, IfRunning: f.ifRunning}
+	if past != nil && !c.Flags().Changed("if-running") {
+		store.IfRunning = "keep" // those of the run that is resumed go on
+	}
 	if g != nil {
 		store.Keep = g.Keep
 	}

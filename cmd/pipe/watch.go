@@ -243,13 +243,7 @@ func (w *watcher) wait(ctx context.Context, p *pipeline.Pipeline, over <-chan st
 				continue
 			}
 			if err := w.look(p); err == nil {
-				var names []string
-				for _, n := range w.now.Changed(before) {
-					if w.during[n] < written {
-						names = append(names, n)
-					}
-				}
-				if names != nil {
+				if names := w.meanwhile(before); names != nil {
 					return names
 				}
 				before = w.now // what the run wrote
@@ -284,22 +278,31 @@ func (w *watcher) wait(ctx context.Context, p *pipeline.Pipeline, over <-chan st
 				fmt.Fprintf(os.Stderr, "pipe: warning: %v\n", err)
 				continue
 			}
-			for _, n := range w.now.Changed(before) {
-				if running {
-					if w.during[n]++; w.during[n] == written {
-						fmt.Fprintf(os.Stderr, "pipe: warning: %s changes in each run, so the run seems to write it; from now on that starts no run (name it in generates)\n", n)
-					}
-					if w.during[n] >= written {
-						continue
-					}
-				}
-				names = append(names, n)
+			if running {
+				names = append(names, w.meanwhile(before)...)
+			} else {
+				names = append(names, w.now.Changed(before)...)
 			}
 			if names != nil {
 				return names
 			}
 		}
 	}
+}
+
+// meanwhile returns the files that have changed since a run began, but for those
+// that do so in each run.
+func (w *watcher) meanwhile(before *runner.Watched) []string {
+	var names []string
+	for _, n := range w.now.Changed(before) {
+		if w.during[n]++; w.during[n] == written {
+			fmt.Fprintf(os.Stderr, "pipe: warning: %s changes in each run, so the run seems to write it; from now on that starts no run (name it in generates)\n", n)
+		}
+		if w.during[n] < written {
+			names = append(names, n)
+		}
+	}
+	return names
 }
 
 // written is in how many runs in a row a file may change before it is taken for

@@ -154,3 +154,24 @@ func TestWatchNothing(t *testing.T) {
 	w := startWatch(t, map[string]string{"w.yaml": "steps: [{spawn: [echo]}]\n"})
 	w.expect("no step of w.yaml names any")
 }
+
+// TestWatchLoop: a run that writes its own source, another content each time, is
+// said and ends.
+func TestWatchLoop(t *testing.T) {
+	for name, step := range map[string]string{
+		"short": "{name: s, sources: [a], exec: 'date +%N >a; echo ran'}",
+		"long":  "{name: s, sources: [a], exec: 'date +%N >a; sleep 0.3; echo ran'}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := startWatch(t, map[string]string{"a": "", "w.yaml": "steps: [" + step + "]\n"})
+			w.expect("a changes in each run, so the run seems to write it")
+			w.write("w.yaml", "steps: ["+strings.Replace(step, "date", "true; date", 1)+"]\n") // a run that nothing else starts
+			got := strings.Join(w.expect("w.yaml changed"), "\n")
+			if n := strings.Count(got, "ran"); n > 1 {
+				t.Errorf("%d more runs: %s", n, got)
+			}
+			w.expect("ran")
+			_ = w.end(syscall.SIGINT)
+		})
+	}
+}

@@ -250,6 +250,18 @@ func (g *Guard) starter() {
 			start()
 		}
 	}()
+	// What ends while a process here goes on for long is reaped meanwhile, at most
+	// once a second.
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGCHLD)
+	go func() {
+		for range ended {
+			time.Sleep(time.Second)
+			g.mu.Lock()
+			g.reapOrphans()
+			g.mu.Unlock()
+		}
+	}()
 }
 
 // Fork starts a process by start, and notes its pid.

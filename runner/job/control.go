@@ -54,7 +54,7 @@ func (s *Store) Stop(ctx context.Context, id string, sig syscall.Signal, grace *
 		return nil, err
 	}
 	if info.State == Lost {
-		return info, stopLost(info, sig, grace)
+		return info, stopLost(ctx, info, sig, grace)
 	}
 	if !info.State.Live() && !(info.State == Unreadable && info.kept) {
 		return info, nil
@@ -80,13 +80,13 @@ func (s *Store) Stop(ctx context.Context, id string, sig syscall.Signal, grace *
 		info, err = s.Wait(ctx, id)
 	}
 	if err == nil && info.State == Lost {
-		err = stopLost(info, sig, grace)
+		err = stopLost(ctx, info, sig, grace)
 	}
 	return info, err
 }
 
 // stopLost ends what is left of a job whose keeper is gone.
-func stopLost(info *Info, sig syscall.Signal, grace *time.Duration) error {
+func stopLost(ctx context.Context, info *Info, sig syscall.Signal, grace *time.Duration) error {
 	wait := 5 * time.Second
 	if grace != nil {
 		wait = *grace
@@ -94,28 +94,41 @@ func stopLost(info *Info, sig syscall.Signal, grace *time.Duration) error {
 	if sig == 0 {
 		sig = syscall.SIGTERM
 	}
-	for end := time.Now().Add(wait); ; time.Sleep(10 * time.Millisecond) {
+	told := map[int]bool{} // who has had the signal
+	for end := time.Now().Add(wait); ; {
 		left := info.left()
 		if len(left) == 0 {
 			return nil
 		}
 		for _, pid := range left {
-			signalFamily(pid, sig)
+			if !told[pid] {
+				told[pid] = true
+				signalFamily(pid, sig)
+			}
 		}
 		switch over := time.Now().After(end); {
 		case over && sig == syscall.SIGKILL:
 			return fmt.Errorf("job %s: its processes do not end", info.ID)
 		case over:
 			sig, end = syscall.SIGKILL, time.Now().Add(5*time.Second)
+			clear(told)
+			continue
+		}
+		if err := poll(ctx); err != nil {
+			return err
 		}
 	}
 }
 
 // handle is a job that this program started.
 type handle struct {
-	s  *Store
-	id string
+	s    *Store
+	id   string
+	kept bool
 }
+
+// Kept reports whether the job was there already.
+func (h *handle) Kept() bool { return h.kept }
 
 // ID returns the id of the job.
 func (h *handle) ID() string { return h.id }

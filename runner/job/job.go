@@ -150,9 +150,6 @@ func (e *NotFoundError) Error() string {
 // RunningError tells that a job is there already.
 type RunningError struct{ Name, ID string }
 
-// JobID returns the id of the job.
-func (e *RunningError) JobID() string { return e.ID }
-
 // Error says which.
 func (e *RunningError) Error() string {
 	return fmt.Sprintf("job %s is running already, as %s; pipe stop %s ends it, pipe restart %s starts it anew", e.Name, e.ID, e.ID, e.ID)
@@ -272,6 +269,7 @@ func (s *Store) read(id string) *Info {
 	info := &f.Info
 	info.kept = held
 	if !held && info.State.Live() {
+		info.State = Lost
 		switch boot := procfs.BootID(); {
 		case f.Boot != boot:
 			info.Problem = "the machine was started anew"
@@ -282,7 +280,6 @@ func (s *Store) read(id string) *Info {
 				info.Problem += fmt.Sprintf("; of its processes %d are still there", len(left))
 			}
 		}
-		info.State = Lost
 	}
 	return info
 }

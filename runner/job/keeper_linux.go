@@ -140,9 +140,10 @@ func (k *keeper) keep() {
 			k.saved()
 			return
 		case errors.As(res.Err, &se):
-			k.change(func(i *Info) { i.State, i.Error = Failed, se.Error() })
-			k.say("cannot be started: %s", se)
-			k.answer(answer{se.Error(), se.Code})
+			text := res.Err.Error() // in which secrets are masked; in its cause they are not
+			k.change(func(i *Info) { i.State, i.Error = Failed, text })
+			k.say("cannot be started: %s", text)
+			k.answer(answer{text, se.Code})
 			k.saved()
 			return
 		}

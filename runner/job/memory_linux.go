@@ -32,7 +32,7 @@ func shrink() {
 		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &perms); n != 3 || !strings.HasSuffix(line, " "+exe) {
 			continue
 		}
-		if !strings.HasPrefix(perms, "r") || strings.Contains(perms, "w") { // what was written would be lost
+		if !strings.HasPrefix(perms, "r-x") { // data may have been relocated, which would be lost
 			continue
 		}
 		_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)

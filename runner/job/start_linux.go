@@ -30,77 +30,77 @@ import (
 // Start starts a job; see [runner.Jobs]. Of those with the same pipeline file,
 // folder and name one runs at a time: another one is a [RunningError].
 func (s *Store) Start(ctx context.Context, spec *runner.JobSpec) (runner.Job, error) {
-	id, err := s.start(ctx, spec)
+	h, err := s.start(ctx, spec)
 	var se *runner.StartError
 	switch {
 	case err == nil:
-		return &handle{s, id}, nil
+		return h, nil
 	case errors.As(err, &se):
 		return nil, err
 	}
 	return nil, &runner.StartError{Path: spec.Name, Code: 126, Msg: err.Error(), Err: err}
 }
 
-func (s *Store) start(ctx context.Context, spec *runner.JobSpec) (string, error) {
+func (s *Store) start(ctx context.Context, spec *runner.JobSpec) (*handle, error) {
 	if s.Dir == "" {
-		return "", runner.ErrNoState
+		return nil, runner.ErrNoState
 	}
 	names, err := state.Sub(s.Dir, "names")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if _, err := state.Sub(s.Dir, "jobs"); err != nil {
-		return "", err
+		return nil, err
 	}
 	h, err := state.NewHasher(s.Dir)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	key := h.Digest(spec.File, spec.Dir, spec.Name)
 	name, err := state.OpenFile(filepath.Join(names, key), os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer name.Close()
 	for {
 		held, err := state.TryLock(name)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if held {
 			break
 		}
 		if err := poll(ctx); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 	before := make([]byte, 8)
 	if n, _ := name.ReadAt(before, 0); n == len(before) && idForm().Match(before) {
-		if info := s.read(string(before)); info != nil && info.State.Live() {
+		if info := s.read(string(before)); info != nil && (info.State.Live() || info.kept || len(info.left()) > 0) {
 			switch s.IfRunning {
 			case "keep":
-				return info.ID, nil
+				return &handle{s, info.ID, true}, nil
 			case "restart":
 				if _, err := s.Stop(ctx, info.ID, 0, nil); err != nil {
-					return "", err
+					return nil, err
 				}
 			default:
-				return "", &RunningError{spec.Name, info.ID}
+				return nil, &RunningError{spec.Name, info.ID}
 			}
 		}
 	}
 	id, err := s.folder()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if _, err = name.WriteAt([]byte(id), 0); err == nil {
 		err = s.keeper(ctx, id, key, spec, h)
 	}
 	if err != nil {
 		_ = os.RemoveAll(s.job(id)) // nothing was started
-		return "", err
+		return nil, err
 	}
-	return id, nil
+	return &handle{s, id, false}, nil
 }
 
 // folder makes the folder of a new job, and returns its id.
