@@ -10,7 +10,6 @@ package pipeline
 // This file holds the model: what a pipeline is once it has been read.
 
 import (
-	"bytes"
 	"fmt"
 	"sync"
 	"syscall"
@@ -380,26 +379,6 @@ func (p *Pipeline) Step(name string) (*Step, int) {
 		return p.Steps[i], i
 	}
 	return nil, -1
-}
-
-// Source returns the text of the file, and of all that it runs; false where a
-// pipeline of them was built in Go.
-func (p *Pipeline) Source() (string, bool) {
-	if p.lines == nil {
-		return "", false
-	}
-	text := string(bytes.Join(p.lines, []byte("\n")))
-	for _, s := range p.Steps {
-		if s.Run == nil {
-			continue
-		}
-		sub, ok := s.Run.Pipeline.Source()
-		if !ok {
-			return "", false
-		}
-		text += "\x00" + sub
-	}
-	return text, true
 }
 
 // Files returns the paths of the file and of all that it runs.

@@ -121,7 +121,6 @@ type Info struct {
 type file struct {
 	Version int    `json:"version"`
 	Boot    string `json:"boot"`
-	Key     string `json:"key"`
 	Info
 }
 

@@ -94,7 +94,7 @@ func (s *Store) start(ctx context.Context, spec *runner.JobSpec) (*handle, error
 		return nil, err
 	}
 	if _, err = name.WriteAt([]byte(id), 0); err == nil {
-		err = s.keeper(ctx, id, key, spec, h)
+		err = s.keeper(ctx, id, spec, h)
 	}
 	if err != nil {
 		_ = os.RemoveAll(s.job(id)) // nothing was started
@@ -136,8 +136,8 @@ type answer struct {
 }
 
 // keeper starts the keeper of a job, and returns once the job runs.
-func (s *Store) keeper(ctx context.Context, id, key string, spec *runner.JobSpec, h *state.Hasher) error {
-	f := newFile(id, key, spec, h)
+func (s *Store) keeper(ctx context.Context, id string, spec *runner.JobSpec, h *state.Hasher) error {
+	f := newFile(id, spec, h)
 	lock, err := state.OpenFile(filepath.Join(s.job(id), "lock"), os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return err
@@ -302,9 +302,9 @@ func eachString(v reflect.Value, f func(string) string) {
 }
 
 // newFile returns what is known of a job before it has started.
-func newFile(id, key string, spec *runner.JobSpec, h *state.Hasher) *file {
+func newFile(id string, spec *runner.JobSpec, h *state.Hasher) *file {
 	redactor, _ := safety.NewRedactor(spec.Hidden)
-	f := &file{Version: version, Boot: procfs.BootID(), Key: key}
+	f := &file{Version: version, Boot: procfs.BootID()}
 	f.Info = Info{
 		ID: id, Name: spec.Name, File: spec.File, Dir: spec.Dir, Params: map[string][]string{}, Command: spec.Command,
 		State: Starting, Created: time.Now(), Nested: spec.Nested, Restart: spec.Restart.Policy.String(), Environ: environ(spec, h),
