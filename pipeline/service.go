@@ -88,7 +88,7 @@ func (p *parser) readReady(t *target, n *yaml.Node) {
 	}
 	r := &Ready{Pos: pos(n)}
 	t.step.Ready = r
-	probes := 0
+	probes, before := 0, len(p.errs)
 	p.pairs(n, func(k, v *yaml.Node) {
 		if k.Value != "timeout" {
 			probes++
@@ -122,7 +122,7 @@ func (p *parser) readReady(t *target, n *yaml.Node) {
 			p.add(pos(k), "unknown key %q in ready%s", k.Value, didYouMean(k.Value, readyKeys, "; it has "+strings.Join(readyKeys, ", ")))
 		}
 	})
-	if probes != 1 {
+	if probes != 1 && len(p.errs) == before { // a key that is not known is said to be that, and no more
 		p.add(pos(n), "ready takes one of tcp, http, log, exec and notify, and a timeout")
 	}
 }
