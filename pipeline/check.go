@@ -248,7 +248,7 @@ func (c *checker) step(s *Step) {
 	c.scope(s.Scope)
 	last := len(s.Stages) - 1
 	for i, st := range s.Stages {
-		if st.Action == Tee && i == 0 {
+		if st.Action == ActionTee && i == 0 {
 			c.add(st.Pos, "a pipe cannot begin with a tee: there is no stream yet")
 		}
 		c.stage(s, st, i < last)
@@ -263,7 +263,7 @@ func (c *checker) step(s *Step) {
 	if r := s.Retry; r != nil && (r.Attempts < 1 || r.Attempts > MaxAttempts || r.Delay < 0 || r.MaxDelay < 0) {
 		c.add(s.Pos, "retry has 1 to %d attempts and no negative delay", MaxAttempts)
 	}
-	if c.p.Mode == Sync && s.Sync {
+	if c.p.Mode == ModeSync && s.Sync {
 		c.add(s.Pos, "sync: true has a meaning in mode: async only; here each step waits for the one before it anyway")
 	}
 }
@@ -315,19 +315,19 @@ func (c *checker) expansion(s *Step) {
 // watched reports whether the output of the step passes through the runner.
 func (c *checker) watched(s *Step) bool {
 	last := s.Stages[len(s.Stages)-1]
-	return last.Action != Tee && (last.Stdout.Kind == StdioDefault || last.Stdout.Kind == StdioPipe)
+	return last.Action != ActionTee && (last.Stdout.Kind == StdioDefault || last.Stdout.Kind == StdioPipe)
 }
 
 // stage checks one stage; middle tells that a later stage reads its stdout.
 func (c *checker) stage(s *Step, st *Stage, middle bool) {
 	c.scope(st.Scope)
-	if st.Action == Tee {
+	if st.Action == ActionTee {
 		for _, b := range st.Tee {
 			if b.File != nil {
 				c.template(b.File.File)
 			}
 			for i, bs := range b.Chain {
-				if bs.Action == Tee {
+				if bs.Action == ActionTee {
 					c.add(bs.Pos, "a tee inside a branch of a tee; list its branches in the outer one")
 					continue
 				}
@@ -365,7 +365,7 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 	if st.Argv0.src != "" && st.UsesShell() {
 		c.add(st.Pos, "argv0 is for a program; a shell is given the text")
 	}
-	if !st.Buffered() && (st.MaxBuffer != nil || st.OnOverflow != Spill) {
+	if !st.Buffered() && (st.MaxBuffer != nil || st.OnOverflow != OverflowSpill) {
 		c.add(st.Pos, "maxBuffer and onOverflow are for exec and execFile: spawn keeps no output")
 	}
 	c.shell(s, st)
@@ -387,11 +387,11 @@ func (c *checker) shell(s *Step, st *Stage) {
 	}
 	if !st.UsesShell() {
 		if own != "" && st.Scope != nil && st.Scope.Shell != "" {
-			c.add(at, "%s with a list runs no shell; write the command as text, as in %s: \"%s\"", st.Action, map[Action]string{Spawn: "spawn", ExecFile: "exec"}[st.Action], argsText(st.Args))
+			c.add(at, "%s with a list runs no shell; write the command as text, as in %s: \"%s\"", st.Action, map[Action]string{ActionSpawn: "spawn", ActionExecFile: "exec"}[st.Action], argsText(st.Args))
 		}
 		return
 	}
-	if st.Action == Spawn && own == "" {
+	if st.Action == ActionSpawn && own == "" {
 		c.add(st.Pos, "spawn takes a list, program first, as in %s; for text that a shell reads add shell: true, or use exec", flowList(st.Text))
 		return
 	}

@@ -28,8 +28,8 @@ func (c *checker) graph() *Graph {
 	barrier := int32(-1)
 	for i, s := range c.p.Steps {
 		g.After[i] = -1
-		if c.p.Mode == Sync && i > 0 {
-			g.After[i] = int32(i - 1) //nolint:gosec // a file of 64 MiB has fewer steps
+		if c.p.Mode == ModeSync && i > 0 {
+			g.After[i] = int32(i - 1)
 		}
 		for _, ref := range s.Needs {
 			j, ok := c.p.index[ref.Name]
@@ -37,23 +37,23 @@ func (c *checker) graph() *Graph {
 			case !ok:
 				c.add(ref.Pos, "unknown step %q in needs%s", ref.Name, didYouMean(ref.Name, c.stepNames(), ""))
 				continue
-			case c.p.Mode == Sync && j > i:
+			case c.p.Mode == ModeSync && j > i:
 				c.add(ref.Pos, "step %q comes later in the file; in mode: sync a step can need earlier ones only", ref.Name)
 				continue
 			}
-			g.Needs[i] = append(g.Needs[i], int32(j)) //nolint:gosec // as above
+			g.Needs[i] = append(g.Needs[i], int32(j))
 		}
-		if c.p.Mode == Async {
+		if c.p.Mode == ModeAsync {
 			if barrier >= 0 {
 				g.Needs[i] = append(g.Needs[i], barrier)
 			}
 			if s.Sync {
-				needs := []int32{int32(i)} //nolint:gosec // as above
+				needs := []int32{int32(i)}
 				if barrier >= 0 {
 					needs = append(needs, barrier)
 				}
 				g.Needs = append(g.Needs, needs)
-				barrier = int32(len(g.Needs) - 1) //nolint:gosec // as above
+				barrier = int32(len(g.Needs) - 1)
 			}
 		}
 	}
@@ -75,7 +75,7 @@ func (g *Graph) cycle() []int32 {
 		if state[start] != unseen {
 			continue
 		}
-		path = append(path[:0], int32(start)) //nolint:gosec // as above
+		path = append(path[:0], int32(start))
 		state[start] = open
 		for len(path) > 0 {
 			i := path[len(path)-1]
@@ -226,18 +226,18 @@ func (c *checker) reads(g *Graph) {
 		s.exprs(func(e *Expr) {
 			for _, name := range e.steps {
 				at, ok := c.p.index[name]
-				j := int32(at) //nolint:gosec // as above
+				j := int32(at)
 				switch {
 				case !ok: // reported where the expression was compiled
 				case int(j) == i:
 					c.add(e.pos, "step %s reads its own result, which is not there before it ends", name)
-				case c.p.Mode == Sync:
+				case c.p.Mode == ModeSync:
 					if int(j) > i {
 						c.add(e.pos, "steps.%s is read before the step runs; it comes later in the file", name)
 					}
 				default:
 					if above == nil {
-						above = g.above(int32(i)) //nolint:gosec // as above
+						above = g.above(int32(i))
 					}
 					if !above[j] {
 						c.add(e.pos, "steps.%s is read without a path of needs to it; add needs: [%s]", name, name)
@@ -280,7 +280,7 @@ func (p *Pipeline) Select(names []string) ([]bool, error) {
 			}
 			return nil, &Error{File: p.File, Msg: "no step is named \"" + name + "\"" + hint}
 		}
-		todo = append(todo, int32(i)) //nolint:gosec // as above
+		todo = append(todo, int32(i))
 	}
 	for len(todo) > 0 {
 		i := todo[len(todo)-1]
@@ -292,7 +292,7 @@ func (p *Pipeline) Select(names []string) ([]bool, error) {
 		todo = append(todo, p.graph.Needs[i]...)
 		if int(i) < len(p.Steps) {
 			for _, name := range p.Steps[i].Reads() {
-				todo = append(todo, int32(p.index[name])) //nolint:gosec // as above
+				todo = append(todo, int32(p.index[name]))
 			}
 		}
 	}

@@ -91,7 +91,7 @@ func ReadFile(path string) ([]byte, error) {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is not a regular file; to read a pipeline from a pipe, write - for stdin", path)
 	}
-	f, err := os.Open(path) //nolint:gosec // the file that the user or the pipeline names
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, errors.Unwrap(err))
 	}

@@ -134,10 +134,10 @@ func (l *linter) run(environ []string) {
 		if s.If != nil {
 			l.condition(s.If)
 		}
-		if l.p.Mode == Sync && len(s.Needs) > 0 && !l.service(s.Needs) {
+		if l.p.Mode == ModeSync && len(s.Needs) > 0 && !l.service(s.Needs) {
 			l.find("needs-in-sync", s.Needs[0].Pos, "needs in mode: sync: every step waits for the one before it anyway; write mode: async, or leave it out")
 		}
-		if l.p.Mode == Async && i > 0 && s.If.RunsAfterFailure() && len(l.p.graph.Needs[i]) == 0 {
+		if l.p.Mode == ModeAsync && i > 0 && s.If.RunsAfterFailure() && len(l.p.graph.Needs[i]) == 0 {
 			l.find("cleanup-at-once", s.Pos, "the step cleans up, and needs nothing: it runs at once, beside the others; add needs: with the steps that it cleans up after")
 		}
 		s.exprs(func(e *Expr) {
@@ -147,7 +147,7 @@ func (l *linter) run(environ []string) {
 		})
 		l.stages(s, s.Stages, i)
 		for _, st := range s.Stages {
-			inherits = inherits || st.Action != Tee && l.p.inheritsAll(s, st)
+			inherits = inherits || st.Action != ActionTee && l.p.inheritsAll(s, st)
 		}
 	}
 	if n := len(l.p.Steps); n > 0 && !slices.ContainsFunc(l.p.Steps, func(s *Step) bool { return !s.Background }) {
@@ -224,7 +224,7 @@ func (l *linter) inherited(environ []string) {
 func (l *linter) levels() {
 	for _, s := range l.p.Steps {
 		for _, st := range s.Stages {
-			if st.Action == Tee {
+			if st.Action == ActionTee {
 				continue
 			}
 			path := false
@@ -273,7 +273,7 @@ func (l *linter) has(rule string, at Pos) bool {
 
 func (l *linter) stages(s *Step, stages []*Stage, step int) {
 	for i, st := range stages {
-		if st.Action == Tee {
+		if st.Action == ActionTee {
 			for _, b := range st.Tee {
 				l.stages(s, b.Chain, step)
 			}
@@ -401,7 +401,7 @@ func (l *linter) harmless(a Template) bool {
 			continue
 		}
 		switch prm.Type {
-		case Path, Int, Number, Bool:
+		case ParamPath, ParamInt, ParamNumber, ParamBool:
 			return true
 		}
 		return len(prm.Enum) > 0 && !slices.ContainsFunc(prm.Enum, func(s string) bool { return strings.HasPrefix(s, "-") }) || prm.Pattern != "" && !prm.matches("-")

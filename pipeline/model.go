@@ -32,13 +32,13 @@ func (p Pos) IsValid() bool { return p.Line > 0 }
 type Mode uint8
 
 const (
-	Sync  Mode = iota // one step after another, in file order
-	Async             // a step starts as soon as all that it needs has ended
+	ModeSync  Mode = iota // one step after another, in file order
+	ModeAsync             // a step starts as soon as all that it needs has ended
 )
 
 // String returns the mode as it is written in a file.
 func (m Mode) String() string {
-	if m == Async {
+	if m == ModeAsync {
 		return "async"
 	}
 	return "sync"
@@ -95,12 +95,12 @@ type ParamType uint8
 
 // The types of parameters and the Go types of their values.
 const (
-	String ParamType = iota // string
-	Int                     // int
-	Number                  // float64
-	Bool                    // bool
-	Path                    // string
-	List                    // []string
+	ParamString ParamType = iota // string
+	ParamInt                     // int
+	ParamNumber                  // float64
+	ParamBool                    // bool
+	ParamPath                    // string
+	ParamList                    // []string
 )
 
 var paramTypes = []string{"string", "int", "number", "bool", "path", "list"}
@@ -243,10 +243,10 @@ type Ref struct {
 type Action uint8
 
 const (
-	Spawn    Action = iota // no shell, output streams
-	Exec                   // shell text, output is buffered
-	ExecFile               // no shell, output is buffered
-	Tee                    // no program: the stream goes to each branch and on
+	ActionSpawn    Action = iota // no shell, output streams
+	ActionExec                   // shell text, output is buffered
+	ActionExecFile               // no shell, output is buffered
+	ActionTee                    // no program: the stream goes to each branch and on
 )
 
 var actionNames = []string{"spawn", "exec", "execFile", "tee"}
@@ -292,9 +292,9 @@ type Branch struct {
 type Overflow uint8
 
 const (
-	Spill    Overflow = iota // goes on in a private temporary file
-	Kill                     // the child is ended, what was read is kept
-	Truncate                 // the head is kept, the rest is read and dropped
+	OverflowSpill    Overflow = iota // goes on in a private temporary file
+	OverflowKill                     // the child is ended, what was read is kept
+	OverflowTruncate                 // the head is kept, the rest is read and dropped
 )
 
 var overflowNames = []string{"spill", "kill", "truncate"}
@@ -333,7 +333,7 @@ func SpawnStep(name, program string, args ...string) *Step {
 // ExecStep returns a step that runs shell text in the embedded shell and
 // buffers its output. A ${{ expression }} in the text is a value, not text.
 func ExecStep(name, text string) *Step {
-	return &Step{Name: name, Stages: []*Stage{{Action: Exec, Text: text}}}
+	return &Step{Name: name, Stages: []*Stage{{Action: ActionExec, Text: text}}}
 }
 
 // PipeStep returns a step whose stages run at once, joined stdout to stdin.
@@ -343,7 +343,7 @@ func PipeStep(name string, stages ...*Stage) *Step {
 
 // SpawnStage returns a stage that starts a program without a shell.
 func SpawnStage(program string, args ...string) *Stage {
-	s := &Stage{Action: Spawn, Args: make([]Template, 0, len(args)+1)}
+	s := &Stage{Action: ActionSpawn, Args: make([]Template, 0, len(args)+1)}
 	s.Args = append(s.Args, Literal(program))
 	for _, a := range args {
 		s.Args = append(s.Args, Literal(a))
@@ -355,10 +355,10 @@ func SpawnStage(program string, args ...string) *Stage {
 func (s *Step) IsPipe() bool { return len(s.Stages) > 1 }
 
 // Buffered reports whether the output of the stage is kept for expressions.
-func (s *Stage) Buffered() bool { return s.Action == Exec || s.Action == ExecFile }
+func (s *Stage) Buffered() bool { return s.Action == ActionExec || s.Action == ActionExecFile }
 
 // UsesShell reports whether the stage is shell text.
-func (s *Stage) UsesShell() bool { return s.Action != Tee && s.Args == nil }
+func (s *Stage) UsesShell() bool { return s.Action != ActionTee && s.Args == nil }
 
 // Success reports whether the exit code counts as success.
 func (s *Stage) Success(code int) bool {
@@ -442,25 +442,25 @@ func base(path string) string {
 	return path
 }
 
-// GetMaxParallel returns the bound on processes at once for a machine with
+// Parallelism returns the bound on processes at once for a machine with
 // that many CPUs; 0 is no limit.
-func (p *Pipeline) GetMaxParallel(cpus int) int {
+func (p *Pipeline) Parallelism(cpus int) int {
 	if p.MaxParallel == nil {
 		return cpus
 	}
 	return *p.MaxParallel
 }
 
-// GetCleanupTimeout returns CleanupTimeout or its default; 0 is no limit.
-func (p *Pipeline) GetCleanupTimeout() time.Duration {
+// CleanupLimit returns CleanupTimeout or its default; 0 is no limit.
+func (p *Pipeline) CleanupLimit() time.Duration {
 	if p.CleanupTimeout == nil {
 		return 30 * time.Second
 	}
 	return *p.CleanupTimeout
 }
 
-// GetMaxBuffer returns MaxBuffer in bytes, or its default.
-func (s *Stage) GetMaxBuffer() int64 {
+// BufferLimit returns MaxBuffer in bytes, or its default.
+func (s *Stage) BufferLimit() int64 {
 	if s.MaxBuffer == nil {
 		return 1 << 20
 	}

@@ -35,7 +35,7 @@ func (o *Options) SetGiven() bool { return o.setGiven }
 // Options returns the settings that hold for a stage of a step.
 func (p *Pipeline) Options(s *Step, st *Stage) Options {
 	o := Options{Shell: ShellBuiltin, KillSignal: syscall.SIGTERM, KillAfter: 5 * time.Second, Drain: time.Second}
-	if st.Action == Exec {
+	if st.Action == ActionExec {
 		o.Set = []string{"errexit", "pipefail"}
 	}
 	for _, lv := range p.levels(s, st) {
@@ -78,7 +78,7 @@ func (p *Pipeline) Levels(s *Step, st *Stage) []*Scope {
 
 // value turns the words that were given for a parameter into its value.
 func (prm *Param) value(words []string) (any, error) {
-	if prm.Type == List {
+	if prm.Type == ParamList {
 		return words, nil
 	}
 	if len(words) != 1 {
@@ -86,24 +86,24 @@ func (prm *Param) value(words []string) (any, error) {
 	}
 	w := words[0]
 	switch prm.Type {
-	case Int:
+	case ParamInt:
 		v, err := strconv.Atoi(w)
 		if err != nil {
 			return nil, fmt.Errorf("%q is not a whole number", w)
 		}
 		return v, nil
-	case Number:
+	case ParamNumber:
 		v, err := strconv.ParseFloat(w, 64)
 		if err != nil || math.IsInf(v, 0) || math.IsNaN(v) {
 			return nil, fmt.Errorf("%q is not a number", w)
 		}
 		return v, nil
-	case Bool:
+	case ParamBool:
 		if w != "true" && w != "false" {
 			return nil, fmt.Errorf("%q is not true or false", w)
 		}
 		return w == "true", nil
-	case Path:
+	case ParamPath:
 		if w == "" {
 			return nil, fmt.Errorf("the path is empty; . is the current folder")
 		}
@@ -115,15 +115,15 @@ func (prm *Param) value(words []string) (any, error) {
 func (prm *Param) check(v any) error {
 	ok := false
 	switch prm.Type {
-	case String, Path:
+	case ParamString, ParamPath:
 		_, ok = v.(string)
-	case Int:
+	case ParamInt:
 		_, ok = v.(int)
-	case Number:
+	case ParamNumber:
 		_, ok = v.(float64)
-	case Bool:
+	case ParamBool:
 		_, ok = v.(bool)
-	case List:
+	case ParamList:
 		_, ok = v.([]string)
 	}
 	if !ok {
@@ -204,7 +204,7 @@ func helpText(prm *Param) string {
 
 // safePath keeps a path from being read as an option.
 func safePath(prm *Param, v any) any {
-	if s, ok := v.(string); ok && prm.Type == Path && strings.HasPrefix(s, "-") {
+	if s, ok := v.(string); ok && prm.Type == ParamPath && strings.HasPrefix(s, "-") {
 		return "./" + s
 	}
 	return v

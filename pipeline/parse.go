@@ -476,7 +476,7 @@ func (p *parser) names(n *yaml.Node) []string {
 }
 
 func (p *parser) id(n *yaml.Node) *uint32 {
-	v := uint32(p.integer(n, 0, math.MaxUint32-1)) //nolint:gosec // in range by the line's own bounds
+	v := uint32(p.integer(n, 0, math.MaxUint32-1))
 	return &v
 }
 
@@ -484,7 +484,7 @@ func oneOf[T ~uint8](p *parser, n *yaml.Node, words []string) T {
 	if n.Kind == yaml.ScalarNode {
 		for i, w := range words {
 			if n.Value == w {
-				return T(i) //nolint:gosec // a handful of words
+				return T(i)
 			}
 		}
 	}

@@ -86,7 +86,7 @@ func (p *parser) readParam(prm *Param, n *yaml.Node) {
 		return
 	}
 	var words []string
-	if prm.Type == List {
+	if prm.Type == ParamList {
 		if def.Kind != yaml.SequenceNode {
 			p.add(pos(def), "the default of a list is a list, as in [a, b]")
 			return
@@ -279,7 +279,7 @@ func (p *parser) stage(n *yaml.Node) *Stage {
 }
 
 func (p *parser) readTee(t *target, n *yaml.Node) {
-	t.stage.Action = Tee
+	t.stage.Action = ActionTee
 	p.items(n, "branches", func(c *yaml.Node) {
 		b := Branch{Pos: pos(c)}
 		switch {
@@ -314,7 +314,7 @@ func hasKey(n *yaml.Node, name string) bool {
 }
 
 func (p *parser) readSpawn(t *target, n *yaml.Node) {
-	t.stage.Action = Spawn
+	t.stage.Action = ActionSpawn
 	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" { // text: for a shell, which the checker asks for
 		p.shellText(t.stage, n)
 		return
@@ -323,7 +323,7 @@ func (p *parser) readSpawn(t *target, n *yaml.Node) {
 }
 
 func (p *parser) readExecFile(t *target, n *yaml.Node) {
-	t.stage.Action = ExecFile
+	t.stage.Action = ActionExecFile
 	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
 		p.add(pos(n), "execFile takes a list, program first, as in %s; for shell text use exec", flowList(n.Value))
 		return
@@ -336,7 +336,7 @@ func flowList(text string) string {
 }
 
 func (p *parser) readExec(t *target, n *yaml.Node) {
-	t.stage.Action = Exec
+	t.stage.Action = ActionExec
 	if n.Kind == yaml.SequenceNode {
 		p.add(pos(n), "exec takes shell text; for a program and its arguments use execFile (or spawn)")
 		return

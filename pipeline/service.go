@@ -27,8 +27,8 @@ type Ready struct {
 	match *regexp.Regexp
 }
 
-// GetTimeout returns Timeout or its default, 30 s; 0 is no limit.
-func (r *Ready) GetTimeout() time.Duration {
+// Limit returns Timeout or its default, 30 s; 0 is no limit.
+func (r *Ready) Limit() time.Duration {
 	if r.Timeout == nil {
 		return 30 * time.Second
 	}
@@ -63,14 +63,14 @@ type Restart struct {
 	Window      *time.Duration // nil: 10 min; 0: since the start
 }
 
-// GetDelay returns Delay or its default.
-func (r *Restart) GetDelay() time.Duration { return or(r.Delay, time.Second) }
+// FirstDelay returns Delay or its default.
+func (r *Restart) FirstDelay() time.Duration { return or(r.Delay, time.Second) }
 
-// GetMaxRestarts returns MaxRestarts or its default.
-func (r *Restart) GetMaxRestarts() int { return or(r.MaxRestarts, 10) }
+// RestartLimit returns MaxRestarts or its default.
+func (r *Restart) RestartLimit() int { return or(r.MaxRestarts, 10) }
 
-// GetWindow returns Window or its default.
-func (r *Restart) GetWindow() time.Duration { return or(r.Window, 10*time.Minute) }
+// Span returns Window or its default.
+func (r *Restart) Span() time.Duration { return or(r.Window, 10*time.Minute) }
 
 func or[T any](p *T, def T) T {
 	if p == nil {
@@ -138,7 +138,7 @@ func (p *parser) readRestart(t *target, n *yaml.Node) {
 			p.add(pos(v), "expected never, on-failure or always, not %s", kindOf(v))
 			return
 		}
-		r.Policy = RestartPolicy(i) //nolint:gosec // an index of three
+		r.Policy = RestartPolicy(i)
 	}
 	if n.Kind == yaml.ScalarNode {
 		policy(n)

@@ -100,7 +100,7 @@ func (c *checker) parseShell(st *Stage, d safety.Dialect) *safety.ShellText {
 	text, err := safety.ParseShell(t.lits, t.sources, kinds, d)
 	if err == nil {
 		for i, h := range text.Holes {
-			if name := t.exprs[i].param(); h.Int && name != "" && c.p.paramType(name) != Int {
+			if name := t.exprs[i].param(); h.Int && name != "" && c.p.paramType(name) != ParamInt {
 				c.add(t.exprs[i].pos, "a value in arithmetic must be an integer, or it could run as code; declare %s with type: int", name)
 			}
 		}
@@ -110,7 +110,7 @@ func (c *checker) parseShell(st *Stage, d safety.Dialect) *safety.ShellText {
 		return text
 	}
 	list := []error{err}
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // it is not wrapped
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		list = many.Unwrap()
 	}
 	for _, err := range list {
@@ -140,7 +140,7 @@ func (e *Expr) param() string {
 // far as the declaration of a parameter tells.
 func (p *Pipeline) noDash(e *Expr) bool {
 	name := e.param()
-	return name != "" && (p.paramType(name) == Path || p.paramType(name) == Bool)
+	return name != "" && (p.paramType(name) == ParamPath || p.paramType(name) == ParamBool)
 }
 
 func (p *Pipeline) paramType(name string) ParamType {
@@ -149,7 +149,7 @@ func (p *Pipeline) paramType(name string) ParamType {
 			return prm.Type
 		}
 	}
-	return String
+	return ParamString
 }
 
 func (c *checker) builtinText(st *Stage, o Options) {

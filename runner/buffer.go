@@ -38,12 +38,12 @@ func (b *buffer) Write(p []byte) (int, error) {
 		return n, nil
 	}
 	switch b.policy {
-	case pipeline.Kill:
+	case pipeline.OverflowKill:
 		b.cut = true
 		return n, errMaxBuffer
-	case pipeline.Truncate:
+	case pipeline.OverflowTruncate:
 		b.cut = true
-	case pipeline.Spill:
+	case pipeline.OverflowSpill:
 		b.spill(p)
 	}
 	return n, nil

@@ -18,7 +18,7 @@ import (
 func TestPrivateFiles(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0))
 	t.Setenv("TMPDIR", t.TempDir())
-	b := &buffer{max: 4, policy: pipeline.Spill}
+	b := &buffer{max: 4, policy: pipeline.OverflowSpill}
 	if _, err := b.Write([]byte("123456789")); err != nil || b.file == nil {
 		t.Fatal(err, "nothing was spilled")
 	}

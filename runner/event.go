@@ -36,8 +36,8 @@ func (t EventType) String() string { return eventNames[t] }
 type Stream uint8
 
 const (
-	Stdout Stream = 1
-	Stderr Stream = 2
+	StreamStdout Stream = 1
+	StreamStderr Stream = 2
 )
 
 // Event is one thing that happened.

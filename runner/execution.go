@@ -208,7 +208,7 @@ func (ex *execution) processes(err error) {
 }
 
 // programStage stands for a program where there is none.
-var programStage = &pipeline.Stage{Action: pipeline.Spawn, Args: []pipeline.Template{pipeline.Literal("pipe")}}
+var programStage = &pipeline.Stage{Action: pipeline.ActionSpawn, Args: []pipeline.Template{pipeline.Literal("pipe")}}
 
 // bindAll binds all stages, those in branches of a tee too.
 func (ex *execution) bindAll() error {
@@ -223,7 +223,7 @@ func (ex *execution) bindAll() error {
 
 func (ex *execution) bindStages(stages []*pipeline.Stage) error {
 	for _, st := range stages {
-		if st.Action != pipeline.Tee {
+		if st.Action != pipeline.ActionTee {
 			b, err := ex.bind(st)
 			if err != nil {
 				return err
@@ -372,7 +372,7 @@ func (ex *execution) plumb() error {
 func (ex *execution) chain(stages []*pipeline.Stage, in io.Reader, branch bool) error {
 	for i, st := range stages {
 		last := i == len(stages)-1
-		if st.Action == pipeline.Tee {
+		if st.Action == pipeline.ActionTee {
 			next, err := ex.tee(st, in, last)
 			if err != nil {
 				return err
@@ -519,7 +519,7 @@ func (ex *execution) stdout(p *proc) (err error) {
 		p.cmd.Stdout, err = ex.output(p, s, 1)
 		return err
 	}
-	p.cmd.Stdout, p.out = ex.stream(p, Stdout)
+	p.cmd.Stdout, p.out = ex.stream(p, StreamStdout)
 	return nil
 }
 
@@ -538,8 +538,8 @@ func (ex *execution) stream(p *proc, which Stream) (io.Writer, *stream) {
 	}
 	ex.streams = append(ex.streams, s)
 	if buffered {
-		s.buf = &buffer{max: st.GetMaxBuffer(), policy: st.OnOverflow}
-		s.live = ex.r.p.Mode == pipeline.Sync
+		s.buf = &buffer{max: st.BufferLimit(), policy: st.OnOverflow}
+		s.live = ex.r.p.Mode == pipeline.ModeSync
 	}
 	return s, s
 }
@@ -551,7 +551,7 @@ func (ex *execution) others(p *proc) (err error) {
 	case pipeline.StdioStdout:
 		p.cmd.Stderr = p.cmd.Stdout
 	case pipeline.StdioDefault, pipeline.StdioPipe:
-		p.cmd.Stderr, p.errs = ex.stream(p, Stderr)
+		p.cmd.Stderr, p.errs = ex.stream(p, StreamStderr)
 	default:
 		if p.cmd.Stderr, err = ex.output(p, s, 2); err != nil {
 			return err
@@ -710,7 +710,7 @@ func (ex *execution) wait() {
 			ex.end(stopRequest{why: ReasonMaxBuffer}, timers)
 		}
 	}
-	if ex.r.limit > 0 && ex.r.p.Mode == pipeline.Async && ex.result.Reason == "" && !slices.ContainsFunc(ex.procs, func(p *proc) bool { return p.handle == nil || !p.succeeded() }) {
+	if ex.r.limit > 0 && ex.r.p.Mode == pipeline.ModeAsync && ex.result.Reason == "" && !slices.ContainsFunc(ex.procs, func(p *proc) bool { return p.handle == nil || !p.succeeded() }) {
 		ex.r.freed <- ex // others may start while what is left of this one is looked after
 	}
 	ex.drain(timers)
@@ -964,7 +964,7 @@ func (ex *execution) flush() {
 			if s == nil || s.buf == nil {
 				continue
 			}
-			if s.which == Stdout {
+			if s.which == StreamStdout {
 				st.stdout = s.buf
 			} else {
 				st.stderr = s.buf
@@ -1106,7 +1106,7 @@ func (s *stream) keep(b []byte) ([]byte, error) {
 		default:
 		}
 	}
-	if s.buf.policy == pipeline.Spill {
+	if s.buf.policy == pipeline.OverflowSpill {
 		return b, nil // a full disk does not concern who watches
 	}
 	return b[:min(int64(len(b)), s.buf.size-before)], nil

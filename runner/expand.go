@@ -51,7 +51,7 @@ func (r *run) instanceLimit(s *pipeline.Step) int {
 	switch {
 	case s.MaxParallel != nil:
 		return *s.MaxParallel
-	case r.p.Mode == pipeline.Sync:
+	case r.p.Mode == pipeline.ModeSync:
 		return 1
 	}
 	return 0 // the pipeline's limit holds anyway

@@ -48,7 +48,7 @@ func (r *Runner) UpToDate(p *pipeline.Pipeline, step string) (string, error) {
 		return "it runs: there is no folder where it would be remembered", nil
 	}
 	if err := run.remembering(r); err != nil {
-		return "it runs: nothing is remembered: " + err.Error(), nil //nolint:nilerr // it is what there is to say
+		return "it runs: nothing is remembered: " + err.Error(), nil
 	}
 	if err := ex.bindAll(); err != nil {
 		return "", run.masked(err)
@@ -169,7 +169,7 @@ func (r *run) explainRun(ex *execution) ([]Explanation, error) {
 
 func (r *run) explain(ex *execution, stages []*pipeline.Stage, out []Explanation) ([]Explanation, error) {
 	for _, st := range stages {
-		if st.Action == pipeline.Tee {
+		if st.Action == pipeline.ActionTee {
 			for _, b := range st.Tee {
 				var err error
 				if out, err = r.explain(ex, b.Chain, out); err != nil {

@@ -119,7 +119,7 @@ func (ex *execution) jobSpec() *JobSpec {
 func jobStages(stages []*pipeline.Stage, bounds *[]*bound, files *[]string) []JobStage {
 	out := make([]JobStage, 0, len(stages))
 	for _, st := range stages {
-		if st.Action == pipeline.Tee {
+		if st.Action == pipeline.ActionTee {
 			branches := make([]JobBranch, 0, len(st.Tee))
 			for _, b := range st.Tee {
 				if b.File != nil {
@@ -152,7 +152,7 @@ func (ex *execution) unpack(stages []JobStage, redactor *safety.Redactor) []*pip
 	for i := range stages {
 		j := &stages[i]
 		if j.Tee != nil {
-			st := &pipeline.Stage{Action: pipeline.Tee}
+			st := &pipeline.Stage{Action: pipeline.ActionTee}
 			for _, b := range j.Tee {
 				if b.Chain != nil {
 					st.Tee = append(st.Tee, pipeline.Branch{Chain: ex.unpack(b.Chain, redactor)})
@@ -164,7 +164,7 @@ func (ex *execution) unpack(stages []JobStage, redactor *safety.Redactor) []*pip
 			out = append(out, st)
 			continue
 		}
-		st := &pipeline.Stage{Action: pipeline.Spawn, Text: j.Text, SuccessCodes: j.Codes, Input: pipeline.Literal(j.Input)}
+		st := &pipeline.Stage{Action: pipeline.ActionSpawn, Text: j.Text, SuccessCodes: j.Codes, Input: pipeline.Literal(j.Input)}
 		if !j.Shell {
 			st.Args = []pipeline.Template{pipeline.Literal(j.Program)}
 		}

@@ -132,7 +132,7 @@ func (r *run) begin(from *Runner) error {
 	if err != nil {
 		return err
 	}
-	id := r.base.Pipeline["runId"].(string) //nolint:forcetypeassert // vars put it there
+	id := r.base.Pipeline["runId"].(string)
 	f, err := state.OpenFile(filepath.Join(dir, id), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND)
 	if err != nil {
 		return err

@@ -17,5 +17,5 @@ func maxProcesses() int {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim) != nil || lim.Cur > 1<<30 {
 		return 0
 	}
-	return max(1, (int(lim.Cur)-24)/6) //nolint:gosec // checked above
+	return max(1, (int(lim.Cur)-24)/6)
 }

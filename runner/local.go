@@ -63,7 +63,7 @@ func (l Local) Start(ctx context.Context, c *Cmd) (Process, error) {
 	if len(p.copiers) == 0 {
 		close(p.closed)
 	}
-	p.copying.Store(int32(len(p.copiers))) //nolint:gosec // three at the most
+	p.copying.Store(int32(len(p.copiers)))
 	for _, copyStream := range p.copiers {
 		go func() {
 			copyStream()
@@ -181,7 +181,7 @@ func (p *localProcess) output(w io.Writer) (*os.File, error) {
 // copyOut copies a child's output until its end, or until nobody wants it.
 // Where the stream has been released, it ends with what is there.
 func copyOut(w io.Writer, pr *os.File, released *atomic.Bool) {
-	buf := copyBuffers.Get().(*[]byte) //nolint:forcetypeassert // the pool has nothing else
+	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
 	for {
 		n, err := pr.Read(*buf)
@@ -295,7 +295,7 @@ func badProgram(path string, err error) string {
 		return fmt.Sprintf("%s is not executable; chmod +x it, or name its interpreter", path)
 	}
 	head := make([]byte, 256)
-	if f, oerr := os.Open(path); oerr == nil { //nolint:gosec // the program that the step names
+	if f, oerr := os.Open(path); oerr == nil {
 		n, _ := io.ReadFull(f, head)
 		head = head[:n]
 		_ = f.Close()

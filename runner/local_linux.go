@@ -201,7 +201,7 @@ func awaitGone(ms []member, deadline time.Time) bool {
 			if !deadline.IsZero() {
 				timeout = max(0, int(time.Until(deadline).Milliseconds())+1)
 			}
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}}, timeout) //nolint:gosec // a descriptor
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}}, timeout)
 			if err == unix.EINTR {
 				continue
 			}
@@ -260,7 +260,7 @@ func openNull(flag int) (*os.File, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: os.DevNull, Err: err}
 	}
-	return os.NewFile(uintptr(fd), os.DevNull), nil //nolint:gosec // a descriptor
+	return os.NewFile(uintptr(fd), os.DevNull), nil
 }
 
 func pipeFromChild() (r, w *os.File, err error) { return halfPipe(0) }
@@ -276,7 +276,7 @@ func halfPipe(ours int) (r, w *os.File, err error) {
 	if err := unix.SetNonblock(p[ours], true); err != nil {
 		return nil, nil, os.NewSyscallError("fcntl", err)
 	}
-	return os.NewFile(uintptr(p[0]), "|0"), os.NewFile(uintptr(p[1]), "|1"), nil //nolint:gosec // descriptors
+	return os.NewFile(uintptr(p[0]), "|0"), os.NewFile(uintptr(p[1]), "|1"), nil
 }
 
 // scriptFile returns a file in memory that a shell reads its text from.
@@ -285,7 +285,7 @@ func scriptFile(text string) (*os.File, error) {
 	if err != nil {
 		return privateScript(text)
 	}
-	return written(os.NewFile(uintptr(fd), "shell text"), text) //nolint:gosec // a descriptor
+	return written(os.NewFile(uintptr(fd), "shell text"), text)
 }
 
 // childDir returns the name by which the child enters its directory.

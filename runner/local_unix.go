@@ -79,7 +79,7 @@ func (p *localProcess) start(c *Cmd, files []*os.File) error {
 }
 
 func credential(c *Cmd) *syscall.Credential {
-	cred := &syscall.Credential{Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())} //nolint:gosec // ids of the system
+	cred := &syscall.Credential{Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())}
 	if c.UID != nil {
 		cred.Uid = *c.UID
 	}
@@ -220,7 +220,7 @@ func (p *localProcess) giveTerminal() {
 func setTerminal(tty *os.File, owner int, modes *term.State) {
 	fd := int(tty.Fd())
 	withoutTTOU(func() {
-		pgrp := int32(owner) //nolint:gosec // a process id
+		pgrp := int32(owner)
 		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&pgrp)))
 		if modes != nil {
 			_ = term.Restore(fd, modes)

@@ -80,11 +80,11 @@ func openFIFO(ctx context.Context, dir *safety.Dir, path string) (*os.File, erro
 
 // dupDescriptor returns a copy of a descriptor that this program was given.
 func dupDescriptor(fd int) (*os.File, error) {
-	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3) //nolint:gosec // a descriptor
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(n), "fd"), nil //nolint:gosec // a descriptor
+	return os.NewFile(uintptr(n), "fd"), nil
 }
 
 // otherEndGone reports whether nobody holds the other end of a pipe any more.
@@ -93,7 +93,7 @@ func otherEndGone(f *os.File) bool {
 	gone := false
 	if rc, err := f.SyscallConn(); err == nil {
 		_ = rc.Control(func(fd uintptr) {
-			pfd := []unix.PollFd{{Fd: int32(fd)}} //nolint:gosec // a descriptor
+			pfd := []unix.PollFd{{Fd: int32(fd)}}
 			n, err := unix.Poll(pfd, 0)
 			gone = err == nil && n == 1 && pfd[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
 		})

@@ -60,7 +60,7 @@ func (r *run) planStages(stages []*pipeline.Stage) string {
 	var words []string
 	for _, st := range stages {
 		switch {
-		case st.Action == pipeline.Tee:
+		case st.Action == pipeline.ActionTee:
 			var branches []string
 			for _, b := range st.Tee {
 				if b.File != nil {

@@ -133,7 +133,7 @@ func (ex *execution) depends() (*fingerprint, error) {
 func shape(stages []*pipeline.Stage) string {
 	var b strings.Builder
 	for _, st := range stages {
-		fmt.Fprintf(&b, "%t %d %v %d(", st.Buffered(), st.GetMaxBuffer(), st.SuccessCodes, st.OnOverflow)
+		fmt.Fprintf(&b, "%t %d %v %d(", st.Buffered(), st.BufferLimit(), st.SuccessCodes, st.OnOverflow)
 		for _, br := range st.Tee {
 			if br.File != nil {
 				fmt.Fprintf(&b, "file %t;", br.File.Append)

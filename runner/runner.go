@@ -178,7 +178,7 @@ func (r *run) setup(from *Runner) error {
 		}
 	}
 	r.inherited = from.Inherited
-	r.limit = r.p.GetMaxParallel(runtime.NumCPU())
+	r.limit = r.p.Parallelism(runtime.NumCPU())
 	if from.MaxParallel != nil {
 		r.limit = *from.MaxParallel
 	}
@@ -237,7 +237,7 @@ func (r *run) vars(params map[string]any, args []string) {
 	r.absParams = map[string]any{}
 	for _, prm := range r.p.Params {
 		v := params[prm.Name]
-		if s, ok := v.(string); ok && prm.Type == pipeline.Path && !filepath.IsAbs(s) {
+		if s, ok := v.(string); ok && prm.Type == pipeline.ParamPath && !filepath.IsAbs(s) {
 			v = filepath.Join(r.dir, s)
 		}
 		r.absParams[prm.Name] = v
@@ -248,7 +248,7 @@ func (r *run) vars(params map[string]any, args []string) {
 // of the run of its caller.
 func (r *run) runID() string {
 	if r.parent != nil {
-		return r.parent.base.Pipeline["runId"].(string) //nolint:forcetypeassert // vars put it there
+		return r.parent.base.Pipeline["runId"].(string)
 	}
 	return fmt.Sprintf("%s-%06x", time.Now().UTC().Format("20060102-150405.000"), rand.N(1<<24))
 }
@@ -350,7 +350,7 @@ func (h intHeap) Less(i, j int) bool { return h[i] < h[j] }
 func (h intHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
 
 // Push and Pop are for container/heap.
-func (h *intHeap) Push(x any) { *h = append(*h, x.(int32)) } //nolint:forcetypeassert // its only user
+func (h *intHeap) Push(x any) { *h = append(*h, x.(int32)) }
 
 // Pop takes the last element.
 func (h *intHeap) Pop() any {
@@ -449,7 +449,7 @@ func (r *run) prepare() {
 		r.nodes[to].waits++
 	}
 	for i, needs := range r.graph.Needs {
-		to := int32(i) //nolint:gosec // bounded by the size of a file
+		to := int32(i)
 		for _, j := range needs {
 			edge(j, to)
 		}
@@ -462,7 +462,7 @@ func (r *run) prepare() {
 			r.results[i].Index, r.results[i].Label = i, r.p.Label(i)
 		}
 		if r.nodes[i].waits == 0 {
-			r.ready = append(r.ready, int32(i)) //nolint:gosec // as above
+			r.ready = append(r.ready, int32(i))
 		}
 	}
 	heap.Init(&r.ready)
@@ -489,7 +489,7 @@ func (r *run) interrupted(ctx context.Context) <-chan struct{} {
 func (r *run) halt(req stopRequest) {
 	if !r.stopping {
 		r.stopping = true
-		if d := r.p.GetCleanupTimeout(); d > 0 {
+		if d := r.p.CleanupLimit(); d > 0 {
 			r.cleanup = time.NewTimer(d)
 		}
 	}
@@ -609,7 +609,7 @@ func (r *run) wanted(i int) bool { return r.selected == nil || r.selected[i] }
 func processes(s *pipeline.Step) int {
 	n := 0
 	for _, st := range s.Stages {
-		if st.Action != pipeline.Tee {
+		if st.Action != pipeline.ActionTee {
 			n++
 		}
 		for _, b := range st.Tee {
@@ -846,18 +846,18 @@ func (r *run) end(i int, bad, failed bool) {
 	r.left--
 	ran := n.ranUp
 	if ran == 0 && n.ran {
-		ran = int32(i) + 1 //nolint:gosec // as above
+		ran = int32(i) + 1
 	}
 	cancelled := n.cancelUp || i < len(r.results) && r.results[i].Status == StatusCancelled
 	for _, u := range r.users[i] {
 		un := &r.nodes[u]
-		order := r.p.Mode == pipeline.Sync // in sync mode any earlier step counts
+		order := r.p.Mode == pipeline.ModeSync // in sync mode any earlier step counts
 		un.failedUp = un.failedUp || failed || n.failedUp && !n.continued || order && n.failedUp
 		un.cancelUp = un.cancelUp || cancelled
 		if un.ranUp == 0 {
 			un.ranUp = ran
 		}
-		if slices.Contains(r.graph.Needs[u], int32(i)) { //nolint:gosec // as above
+		if slices.Contains(r.graph.Needs[u], int32(i)) {
 			un.badNeed = un.badNeed || bad
 		}
 		if un.waits--; un.waits == 0 {

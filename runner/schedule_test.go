@@ -295,7 +295,7 @@ steps:
 // TestLimit: 1,000 steps never have more processes than is allowed.
 func TestLimit(t *testing.T) {
 	var p pipeline.Pipeline
-	p.Mode = pipeline.Async
+	p.Mode = pipeline.ModeAsync
 	for range 1000 {
 		p.Steps = append(p.Steps, pipeline.SpawnStep("", "true", "for=1s"))
 	}

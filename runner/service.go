@@ -83,7 +83,7 @@ func (r *run) serviceOver(ex *execution, res *StepResult) bool {
 		r.cause = res
 	}
 	for _, u := range r.users[ex.u.step] { // those that have not started yet
-		if slices.Contains(r.graph.Needs[u], int32(ex.u.step)) { //nolint:gosec // bounded by the size of a file
+		if slices.Contains(r.graph.Needs[u], int32(ex.u.step)) {
 			r.nodes[u].badNeed = true
 		}
 	}
@@ -124,7 +124,7 @@ func (ex *execution) awaitReady(ctx context.Context) {
 		ex.r.began <- ex
 		return
 	}
-	if limit := how.GetTimeout(); limit > 0 {
+	if limit := how.Limit(); limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("not ready after %s", limit))
 		defer cancel()

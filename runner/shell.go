@@ -500,7 +500,7 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 		fmt.Fprintf(hc.Stderr, "%s: %v\n", args[0], err)
 		var se *StartError
 		if errors.As(err, &se) {
-			return interp.ExitStatus(se.Code) //nolint:gosec // 126 or 127
+			return interp.ExitStatus(se.Code)
 		}
 		return interp.ExitStatus(126)
 	}
@@ -508,7 +508,7 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 		return nil // its reader, inside of the text, had enough
 	}
 	if st.Code != 0 {
-		return interp.ExitStatus(st.Code) //nolint:gosec // 0 to 255
+		return interp.ExitStatus(st.Code)
 	}
 	return nil
 }

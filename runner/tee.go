@@ -78,7 +78,7 @@ func (t *tee) add(f *os.File, path string) {
 
 // branchFile evaluates the path of a file branch.
 func (ex *execution) branchFile(s *pipeline.Stdio) (string, error) {
-	b, err := ex.bind(&pipeline.Stage{Action: pipeline.Spawn, Args: []pipeline.Template{pipeline.Literal("tee")}, Stdout: *s})
+	b, err := ex.bind(&pipeline.Stage{Action: pipeline.ActionSpawn, Args: []pipeline.Template{pipeline.Literal("tee")}, Stdout: *s})
 	if err != nil {
 		return "", err
 	}
@@ -148,7 +148,7 @@ func (t *tee) drop(s *teeSink, err error) error {
 
 // copy is tee through this program's memory.
 func (t *tee) copy() error {
-	buf := copyBuffers.Get().(*[]byte) //nolint:forcetypeassert // the pool has nothing else
+	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
 	var failed error
 	for len(t.sinks) > 0 {

@@ -160,7 +160,7 @@ func moveSome(from, to *os.File, n int) (int, error) {
 	// First wait until there is something to read, then until there is room:
 	// one call cannot tell which of the two it lacks.
 	err = rc.Read(func(in uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(in), Events: unix.POLLIN}} //nolint:gosec // a descriptor
+		p := []unix.PollFd{{Fd: int32(in), Events: unix.POLLIN}}
 		k, perr := unix.Poll(p, 0)
 		return perr == nil && k > 0
 	})

@@ -75,12 +75,12 @@ func NewRedactor(secrets []string) (*Redactor, error) {
 	}
 	r.window = min(r.window, 200) // shifts are bytes
 	for i := range r.shift {
-		r.shift[i] = uint8(r.window - 1) //nolint:gosec // at most 199
+		r.shift[i] = uint8(r.window - 1)
 	}
 	for n, p := range r.patterns {
 		for k := 1; k < r.window; k++ {
 			block := uint16(p[k-1])<<8 | uint16(p[k])
-			r.shift[block] = min(r.shift[block], uint8(r.window-1-k)) //nolint:gosec // as above
+			r.shift[block] = min(r.shift[block], uint8(r.window-1-k))
 		}
 		end := uint16(p[r.window-2])<<8 | uint16(p[r.window-1])
 		r.ends[end] = append(r.ends[end], n)

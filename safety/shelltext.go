@@ -213,8 +213,8 @@ func (t *ShellText) unmark(msg string) string {
 
 // Place turns a position of the tree into line and column of the source.
 func (t *ShellText) Place(p syntax.Pos) (line, col int) {
-	line, col = int(p.Line()), int(p.Col()) //nolint:gosec // of a text that fits memory
-	off := int(p.Offset())                  //nolint:gosec // as above
+	line, col = int(p.Line()), int(p.Col())
+	off := int(p.Offset())
 	at := -1
 	for i, s := range t.shifts {
 		if s.marked <= off {
@@ -1001,8 +1001,8 @@ func (w *placer) hereDocument(r *syntax.Redirect) {
 			return
 		}
 	}
-	w.edits = append(w.edits, edit{int(r.Word.Pos().Offset()), int(r.Word.End().Offset()), -1, delim}) //nolint:gosec // of a text that fits memory
-	from := int(r.Hdoc.Pos().Offset())                                                                 //nolint:gosec // as above
+	w.edits = append(w.edits, edit{int(r.Word.Pos().Offset()), int(r.Word.End().Offset()), -1, delim})
+	from := int(r.Hdoc.Pos().Offset())
 	for k := 0; k < len(body); k++ {
 		if c := body[k]; c == '$' || c == '`' || c == '\\' {
 			w.edits = append(w.edits, edit{from + k, from + k, -1, `\`})

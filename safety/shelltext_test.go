@@ -97,7 +97,7 @@ func runShell(t *testing.T, shell, dir, text string, vars []safety.Var, arg stri
 		if err := os.WriteFile(path, []byte(safety.Assignments(vars)+text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c := exec.Command(shell, path, arg) //nolint:gosec // a shell of the test
+		c := exec.Command(shell, path, arg)
 		c.Dir, c.Stdout, c.Stderr = dir, out, errs
 		c.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8"}
 		if err := c.Run(); err != nil {
@@ -394,7 +394,7 @@ func TestPlace(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	if s, ok := err.(*safety.ShellError); ok { //nolint:errorlint // it is this one
+	if s, ok := err.(*safety.ShellError); ok {
 		se = s
 	}
 	if se == nil || se.Line != 3 || se.Col != 6 {

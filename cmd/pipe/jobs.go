@@ -175,7 +175,7 @@ func jobTable(out io.Writer, s *job.Store, all bool, used map[string]time.Durati
 	fmt.Fprintln(w, "ID\tNAME\tSTATE\tAGE\tCPU\tMEMORY\tFILE\tLAST LINE")
 	hidden := 0
 	for _, i := range list {
-		if !all && !i.State.Live() && i.State != job.Failed && i.State != job.Lost {
+		if !all && !i.State.Live() && i.State != job.StateFailed && i.State != job.StateLost {
 			hidden++
 			continue
 		}
@@ -219,9 +219,9 @@ func stateText(i *job.Info) string {
 	switch {
 	case i.Problem != "":
 		return fmt.Sprintf("%s (%s)", i.State, i.Problem)
-	case i.State == job.Exited && i.Signal != "":
+	case i.State == job.StateExited && i.Signal != "":
 		return fmt.Sprintf("exited (%s)", i.Signal)
-	case i.State == job.Exited:
+	case i.State == job.StateExited:
 		return fmt.Sprintf("exited (%d)", i.ExitCode)
 	case i.State.Live() && i.Restarts > 0:
 		return fmt.Sprintf("%s (%d restarts)", i.State, i.Restarts)
@@ -232,7 +232,7 @@ func stateText(i *job.Info) string {
 // age says for how long a job has run, or when it ended.
 func age(i *job.Info) string {
 	switch {
-	case i.State == job.Unreadable:
+	case i.State == job.StateUnreadable:
 		return "-"
 	case i.State.Live() && !i.Started.IsZero():
 		return span(time.Since(i.Started))
@@ -335,7 +335,7 @@ type logPrinter struct {
 }
 
 func (p *logPrinter) wants(l job.LogLine) bool {
-	return (!p.onlyErr || l.Stream == job.Stderr) && !l.Time.Before(p.since)
+	return (!p.onlyErr || l.Stream == job.LogStderr) && !l.Time.Before(p.since)
 }
 
 // begins reports whether a piece is the beginning of a line.
@@ -361,10 +361,10 @@ func (p *logPrinter) line(l job.LogLine) error {
 		return nil
 	}
 	w, k, end, stamp, prefix := p.out, 0, "", "", ""
-	if l.Stream != job.Stdout {
+	if l.Stream != job.LogStdout {
 		w, k = p.errs, 1
 	}
-	if l.Stream != job.Stdout && l.Stream != job.Stderr {
+	if l.Stream != job.LogStdout && l.Stream != job.LogStderr {
 		prefix = "pipe: "
 	}
 	if before := p.midway[k]; before != "" && before != l.Stream || prefix != "" && p.midway[0] != "" { // another one's line is not continued
@@ -413,10 +413,10 @@ func waitCommand() *cobra.Command {
 // jobStatus is the exit status that a job gives, said where it is not its own.
 func jobStatus(i *job.Info) error {
 	switch i.State {
-	case job.Lost, job.Unreadable:
+	case job.StateLost, job.StateUnreadable:
 		fmt.Fprintf(os.Stderr, "pipe: job %s is %s: %s\n", i.ID, i.State, i.Problem)
 		return exitError(1)
-	case job.Failed:
+	case job.StateFailed:
 		fmt.Fprintf(os.Stderr, "pipe: job %s failed: %s\n", i.ID, i.Error)
 		return exitError(max(1, i.ExitCode))
 	}
@@ -476,7 +476,7 @@ killAfter by SIGKILL. To stop one that has ended is no error.`,
 				if err != nil {
 					return err
 				}
-				was := info.Kept() || info.State == job.Lost
+				was := info.Kept() || info.State == job.StateLost
 				if info, err = s.Stop(ctx, info.ID, signal, wait); err != nil {
 					return err
 				}
@@ -499,7 +499,7 @@ killAfter by SIGKILL. To stop one that has ended is no error.`,
 // rebind returns the job that the step of a job is now.
 func rebind(i *job.Info) (*runner.JobSpec, error) {
 	switch {
-	case i.File == "" || i.Problem != "" && i.State == job.Unreadable:
+	case i.File == "" || i.Problem != "" && i.State == job.StateUnreadable:
 		return nil, fmt.Errorf("job %s does not come from a file", i.ID)
 	case i.Secret:
 		return nil, fmt.Errorf("a parameter or argument of job %s held a secret, or bytes that are no text, which are not stored; run its pipeline again, with --if-running=restart", i.ID)

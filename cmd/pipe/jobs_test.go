@@ -121,7 +121,7 @@ func TestJobSurvives(t *testing.T) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 			_ = c.Wait()
 			info := j.only()
-			if info.State != job.Running || !info.Keeper.Alive() {
+			if info.State != job.StateRunning || !info.Keeper.Alive() {
 				t.Fatalf("it is %s, %s", info.State, info.Problem)
 			}
 			before := j.file("count")
@@ -131,7 +131,7 @@ func TestJobSurvives(t *testing.T) {
 				}
 			}
 			j.run(0, "stop", "tick")
-			if info = j.only(); info.State != job.Stopped || info.Signal != "SIGTERM" {
+			if info = j.only(); info.State != job.StateStopped || info.Signal != "SIGTERM" {
 				t.Errorf("it is %s, %s", info.State, info.Signal)
 			}
 			log := j.run(0, "logs", "tick")
@@ -290,7 +290,7 @@ func TestTornJob(t *testing.T) {
 		})
 	}
 	j.run(0, "rm", info.ID)
-	if got := j.only(); got.State != job.Running {
+	if got := j.only(); got.State != job.StateRunning {
 		t.Errorf("the other one is %s", got.State)
 	}
 }
@@ -328,7 +328,7 @@ func TestStartsAtOnce(t *testing.T) {
 	if won != 1 {
 		t.Errorf("%d of %d starts won", won, n)
 	}
-	if info := j.only(); info.State != job.Running {
+	if info := j.only(); info.State != job.StateRunning {
 		t.Errorf("it is %s", info.State)
 	}
 }
@@ -355,7 +355,7 @@ func TestKilledStart(t *testing.T) {
 				go func() { _ = c.Wait(); close(done) }()
 				for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 					list, _ := j.store.List()
-					if len(list) == 1 && list[0].State == job.Running && onlyStrace(c.Process.Pid) {
+					if len(list) == 1 && list[0].State == job.StateRunning && onlyStrace(c.Process.Pid) {
 						break
 					}
 					select {
@@ -495,13 +495,13 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	mine := filepath.Join(j.dir, "pipe")
-	if err := os.WriteFile(mine, old, 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(mine, old, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	was := j.pipe
 	j.pipe = mine
 	j.run(0, "run", "pipe.yaml", "tick")
-	if err := os.WriteFile(mine+".new", []byte("#!/bin/sh\nexec "+was+" \"$@\"\n"), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(mine+".new", []byte("#!/bin/sh\nexec "+was+" \"$@\"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(mine+".new", mine); err != nil {
@@ -538,7 +538,7 @@ func TestDetachedInterrupted(t *testing.T) {
 	if err := c.Wait(); err == nil || err.Error() != "exit status 130" {
 		t.Errorf("%v", err)
 	}
-	if info := j.only(); info.State != job.Running || !strings.Contains(out.String(), "the job "+info.ID+" goes on; pipe logs -f "+info.ID) {
+	if info := j.only(); info.State != job.StateRunning || !strings.Contains(out.String(), "the job "+info.ID+" goes on; pipe logs -f "+info.ID) {
 		t.Errorf("it is %s\n%s", info.State, out.String())
 	}
 }

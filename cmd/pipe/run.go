@@ -245,7 +245,7 @@ type session struct {
 func (s *session) run(ctx context.Context, r *runner.Runner, p *pipeline.Pipeline) error {
 	console := &report.Console{
 		Out: s.out, Err: s.errs,
-		Prefix: s.f.output == "prefix" || s.f.output == "auto" && p.Mode == pipeline.Async,
+		Prefix: s.f.output == "prefix" || s.f.output == "auto" && p.Mode == pipeline.ModeAsync,
 		Color:  colors(os.Stderr),
 	}
 	console.Fail = func(err error) {

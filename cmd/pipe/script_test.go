@@ -107,7 +107,7 @@ func endJobs(t testing.TB, state string) {
 		t.Error(err)
 	}
 	for _, i := range list {
-		if i.State.Live() || i.State == job.Lost {
+		if i.State.Live() || i.State == job.StateLost {
 			if _, err := store.Stop(context.Background(), i.ID, 0, new(time.Duration)); err != nil {
 				t.Error(err)
 			}

@@ -71,8 +71,8 @@ func Enter() (*Guard, error) {
 	}
 	before := children() // of who was this process before it became this program
 	subreaper()
-	_, _ = unix.FcntlInt(uintptr(p[0]), unix.F_SETFD, 0)    //nolint:gosec // a descriptor; the child is to have it
-	_, _ = unix.FcntlInt(uintptr(told[1]), unix.F_SETFD, 0) //nolint:gosec // as above
+	_, _ = unix.FcntlInt(uintptr(p[0]), unix.F_SETFD, 0)
+	_, _ = unix.FcntlInt(uintptr(told[1]), unix.F_SETFD, 0)
 	attr := &syscall.ProcAttr{
 		Env:   append(os.Environ(), fmt.Sprintf("%s=%d:%d:%d", env, p[0], told[1], os.Getpid())),
 		Files: []uintptr{0, 1, 2},
@@ -118,7 +118,7 @@ func openOnExec() []int {
 		if err != nil || fd < 3 {
 			continue
 		}
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 { //nolint:gosec // a descriptor
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
 			out = append(out, fd)
 		}
 	}
@@ -215,10 +215,10 @@ func Adopt() *Guard {
 
 // second is what Enter does in the second process.
 func second(fd, tell int) (*Guard, error) {
-	_ = unix.SetNonblock(fd, true)                  // so that waiting for its end takes no thread
-	lifeline := os.NewFile(uintptr(fd), "lifeline") //nolint:gosec // a descriptor
+	_ = unix.SetNonblock(fd, true) // so that waiting for its end takes no thread
+	lifeline := os.NewFile(uintptr(fd), "lifeline")
 	subreaper()
-	g := &Guard{pids: map[int]bool{}, starts: make(chan func()), inherited: []int{}, kept: map[int]string{}, tell: os.NewFile(uintptr(tell), "kept")} //nolint:gosec // a descriptor
+	g := &Guard{pids: map[int]bool{}, starts: make(chan func()), inherited: []int{}, kept: map[int]string{}, tell: os.NewFile(uintptr(tell), "kept")}
 	for _, n := range openOnExec() {
 		unix.CloseOnExec(n) // the children of this program are given what they are to have
 		if n != fd && n != tell {
@@ -364,7 +364,7 @@ func (g *Guard) EndOrphansUntil(grace time.Duration, hurry <-chan struct{}) []st
 				_ = syscall.Kill(d, sig)
 			}
 			if fd, err := unix.PidfdOpen(pid, 0); err == nil {
-				fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}) //nolint:gosec // a descriptor
+				fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 			} else { // poll passes it over
 				fds = append(fds, unix.PollFd{Fd: -1})
 			}

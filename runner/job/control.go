@@ -53,10 +53,10 @@ func (s *Store) Stop(ctx context.Context, id string, sig syscall.Signal, grace *
 	if err != nil {
 		return nil, err
 	}
-	if info.State == Lost {
+	if info.State == StateLost {
 		return info, stopLost(ctx, info, sig, grace)
 	}
-	if !info.State.Live() && !(info.State == Unreadable && info.kept) {
+	if !info.State.Live() && !(info.State == StateUnreadable && info.kept) {
 		return info, nil
 	}
 	if sig != 0 || grace != nil {
@@ -71,7 +71,7 @@ func (s *Store) Stop(ctx context.Context, id string, sig syscall.Signal, grace *
 	if err := signalProcess(info.Keeper, syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return info, fmt.Errorf("job %s: its keeper (pid %d): %w", id, info.Keeper.Pid, err)
 	}
-	for err == nil && info.State == Unreadable && info.kept { // it writes its file anew when it ends
+	for err == nil && info.State == StateUnreadable && info.kept { // it writes its file anew when it ends
 		if err = awaitExit(ctx, info.Keeper); err == nil {
 			info, err = s.Get(id)
 		}
@@ -79,7 +79,7 @@ func (s *Store) Stop(ctx context.Context, id string, sig syscall.Signal, grace *
 	if err == nil {
 		info, err = s.Wait(ctx, id)
 	}
-	if err == nil && info.State == Lost {
+	if err == nil && info.State == StateLost {
 		err = stopLost(ctx, info, sig, grace)
 	}
 	return info, err
@@ -142,12 +142,12 @@ func (h *handle) Wait(ctx context.Context, output func(runner.Stream, []byte)) (
 				text = append(text, '\n')
 			}
 			switch l.Stream {
-			case Stdout:
-				output(runner.Stdout, text)
-			case Stderr:
-				output(runner.Stderr, text)
+			case LogStdout:
+				output(runner.StreamStdout, text)
+			case LogStderr:
+				output(runner.StreamStderr, text)
 			case missing:
-				output(runner.Stderr, append([]byte("pipe: "), text...))
+				output(runner.StreamStderr, append([]byte("pipe: "), text...))
 			}
 			return nil
 		})

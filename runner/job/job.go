@@ -56,20 +56,20 @@ type State string
 
 // The states of a job.
 const (
-	Starting   State = "starting"
-	Running    State = "running"
-	Restarting State = "restarting" // it has ended, and is to be started again
-	Stopping   State = "stopping"
-	Exited     State = "exited"     // by itself, with ExitCode
-	Stopped    State = "stopped"    // it was asked to
-	Failed     State = "failed"     // it could not be started, or ended too often
-	Lost       State = "lost"       // its keeper is gone: how it ended is not known; see Problem
-	Unreadable State = "unreadable" // see Problem
+	StateStarting   State = "starting"
+	StateRunning    State = "running"
+	StateRestarting State = "restarting" // it has ended, and is to be started again
+	StateStopping   State = "stopping"
+	StateExited     State = "exited"     // by itself, with ExitCode
+	StateStopped    State = "stopped"    // it was asked to
+	StateFailed     State = "failed"     // it could not be started, or ended too often
+	StateLost       State = "lost"       // its keeper is gone: how it ended is not known; see Problem
+	StateUnreadable State = "unreadable" // see Problem
 )
 
 // Live reports whether the job goes on.
 func (s State) Live() bool {
-	return s == Starting || s == Running || s == Restarting || s == Stopping
+	return s == StateStarting || s == StateRunning || s == StateRestarting || s == StateStopping
 }
 
 // Process is a process that is known beyond its pid.
@@ -254,7 +254,7 @@ func (s *Store) read(id string) *Info {
 		if _, serr := os.Lstat(s.job(id)); errors.Is(serr, fs.ErrNotExist) {
 			return nil
 		}
-		info := &Info{ID: id, Name: "?", State: Unreadable, Problem: err.Error(), kept: held}
+		info := &Info{ID: id, Name: "?", State: StateUnreadable, Problem: err.Error(), kept: held}
 		if held {
 			info.Keeper = s.findKeeper(id)
 			info.Problem += "; its keeper lives"
@@ -268,7 +268,7 @@ func (s *Store) read(id string) *Info {
 	info := &f.Info
 	info.kept = held
 	if !held && info.State.Live() {
-		info.State = Lost
+		info.State = StateLost
 		switch boot := procfs.BootID(); {
 		case f.Boot != boot:
 			info.Problem = "the machine was started anew"
@@ -312,7 +312,7 @@ func (s *Store) Remove(id string) error {
 		if free, err := state.TryLock(lock); err != nil || !free {
 			return fmt.Errorf("job %s is being started, or its keeper lives; stop it first", id)
 		}
-	case info.State == Unreadable:
+	case info.State == StateUnreadable:
 		if st, err := os.Lstat(s.job(id)); err == nil && time.Since(st.ModTime()) < time.Minute {
 			return fmt.Errorf("job %s is being started", id)
 		}
@@ -343,7 +343,7 @@ func (s *Store) Prune(age time.Duration) ([]string, error) {
 			continue
 		}
 		if err := s.Remove(i.ID); err != nil { // it is no reason to keep the others
-			if i.State != Unreadable {
+			if i.State != StateUnreadable {
 				errs = errors.Join(errs, err)
 			}
 			continue
@@ -360,7 +360,7 @@ func (i *Info) Kept() bool { return i.kept }
 // began with, and what is in the sessions that they led. The number of a session
 // is not used again while it has members.
 func (i *Info) left() []int {
-	if i.State != Lost {
+	if i.State != StateLost {
 		return nil
 	}
 	var out []int
@@ -419,10 +419,10 @@ func (i *Info) end() runner.JobEnd {
 		e.Exit.Signal = syscall.Signal(i.ExitCode - 128)
 	}
 	switch i.State {
-	case Lost, Unreadable:
+	case StateLost, StateUnreadable:
 		e.Err, e.Exit.Code = fmt.Errorf("job %s is lost: %s", i.ID, i.Problem), 1
 		e.Reason = runner.ReasonExit
-	case Stopped:
+	case StateStopped:
 		e.Err = fmt.Errorf("job %s was stopped", i.ID)
 		if e.Reason == "" {
 			e.Reason = runner.ReasonSignal
@@ -430,7 +430,7 @@ func (i *Info) end() runner.JobEnd {
 		if e.Exit.Code == 0 {
 			e.Exit.Code = 143
 		}
-	case Failed:
+	case StateFailed:
 		e.Err, e.Exit.Code = errors.New(i.Error), max(1, i.ExitCode)
 		if e.Reason == "" {
 			e.Reason = runner.ReasonExit

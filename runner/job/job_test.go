@@ -67,7 +67,7 @@ func TestHost(t *testing.T) {
 	}
 	id := res.Steps[0].Job
 	info, err := s.Wait(context.Background(), id)
-	if err != nil || info.State != job.Exited || info.ExitCode != 0 || info.Started.IsZero() || info.Ended.Before(info.Started) {
+	if err != nil || info.State != job.StateExited || info.ExitCode != 0 || info.Started.IsZero() || info.Ended.Before(info.Started) {
 		t.Fatalf("%+v, %v", info, err)
 	}
 	var text strings.Builder
@@ -125,7 +125,7 @@ func TestStop(t *testing.T) {
 	for range cap(done) {
 		go func() {
 			info, err := s.Stop(context.Background(), id, 0, &grace)
-			if err == nil && (info.State != job.Stopped || info.Signal != "SIGKILL") {
+			if err == nil && (info.State != job.StateStopped || info.Signal != "SIGKILL") {
 				err = errors.New(string(info.State) + " " + info.Signal)
 			}
 			done <- err

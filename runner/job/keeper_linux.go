@@ -119,7 +119,7 @@ func (k *keeper) answer(a answer) {
 }
 
 func (k *keeper) say(format string, args ...any) {
-	k.log.write(Keep, []byte(fmt.Sprintf(format, args...)+"\n"))
+	k.log.write(LogKeeper, []byte(fmt.Sprintf(format, args...)+"\n"))
 }
 
 // keep runs the job until it is over.
@@ -127,7 +127,7 @@ func (k *keeper) keep() {
 	policy := k.spec.Restart
 	began := time.Now()
 	var restarts []time.Time
-	delay := policy.GetDelay()
+	delay := policy.FirstDelay()
 	for {
 		started := time.Now()
 		res := k.once()
@@ -135,13 +135,13 @@ func (k *keeper) keep() {
 		var se *runner.StartError
 		switch {
 		case k.stopping.Load():
-			k.change(func(i *Info) { i.State = Stopped })
+			k.change(func(i *Info) { i.State = StateStopped })
 			k.answer(answer{"it was stopped while it started", 143})
 			k.saved()
 			return
 		case errors.As(res.Err, &se):
 			text := res.Err.Error() // in which secrets are masked; in its cause they are not
-			k.change(func(i *Info) { i.State, i.Error = Failed, text })
+			k.change(func(i *Info) { i.State, i.Error = StateFailed, text })
 			k.say("cannot be started: %s", text)
 			k.answer(answer{text, se.Code})
 			k.saved()
@@ -153,37 +153,37 @@ func (k *keeper) keep() {
 			if res.Reason != "" && res.Reason != runner.ReasonExit {
 				k.say("ended with %s: %s", runnerEnd(res), res.Command)
 			}
-			k.change(func(i *Info) { i.State = Exited })
+			k.change(func(i *Info) { i.State = StateExited })
 			k.saved()
 			return
 		}
 		now := time.Now()
-		window := policy.GetWindow()
+		window := policy.Span()
 		for window > 0 && len(restarts) > 0 && now.Sub(restarts[0]) > window {
 			restarts = restarts[1:]
 		}
-		if most := policy.GetMaxRestarts(); most > 0 && len(restarts) >= most {
+		if most := policy.RestartLimit(); most > 0 && len(restarts) >= most {
 			span := now.Sub(began)
 			if window > 0 {
 				span = min(span, window)
 			}
 			why := fmt.Sprintf("it ended %d times within %s, the last time with %s", len(restarts)+1, span.Round(time.Second), runnerEnd(res))
-			k.change(func(i *Info) { i.State, i.Error = Failed, why })
+			k.change(func(i *Info) { i.State, i.Error = StateFailed, why })
 			k.say("failed: %s", why)
 			k.saved()
 			return
 		}
 		restarts = append(restarts, now)
 		if now.Sub(started) > max(10*time.Second, 2*delay) { // it ran well for a while
-			delay = policy.GetDelay()
+			delay = policy.FirstDelay()
 		}
 		if !k.pause(delay, policy.Fixed, res) {
-			k.change(func(i *Info) { i.State = Stopped })
+			k.change(func(i *Info) { i.State = StateStopped })
 			k.saved()
 			return
 		}
 		if !policy.Fixed {
-			delay = min(2*delay, max(time.Minute, policy.GetDelay()))
+			delay = min(2*delay, max(time.Minute, policy.FirstDelay()))
 		}
 	}
 }
@@ -193,7 +193,7 @@ func (k *keeper) pause(delay time.Duration, fixed bool, res *runner.StepResult) 
 	if !fixed && delay > 1 {
 		delay += rand.N(delay/4 + 1) // or all that failed together come back together
 	}
-	k.change(func(i *Info) { i.State = Restarting; i.Restarts++ })
+	k.change(func(i *Info) { i.State = StateRestarting; i.Restarts++ })
 	k.log.endLines() // the next one does not continue them
 	k.say("ended with %s; starting again in %s", runnerEnd(res), delay.Round(time.Millisecond))
 	select {
@@ -236,7 +236,7 @@ func (k *keeper) once() *runner.StepResult {
 				case <-done:
 					return
 				}
-				k.change(func(i *Info) { i.State = Stopping })
+				k.change(func(i *Info) { i.State = StateStopping })
 			case <-done:
 				return
 			}
@@ -248,9 +248,9 @@ func (k *keeper) once() *runner.StepResult {
 	res := runner.RunJob(runner.Local{Tree: k.guard}, k.spec, func(e runner.Event) {
 		switch e.Type {
 		case runner.EventData:
-			stream := Stdout
-			if e.Stream == runner.Stderr {
-				stream = Stderr
+			stream := LogStdout
+			if e.Stream == runner.StreamStderr {
+				stream = LogStderr
 			}
 			k.log.write(stream, e.Data)
 		case runner.EventWarning:
@@ -265,8 +265,8 @@ func (k *keeper) once() *runner.StepResult {
 			if want--; want == 0 {
 				k.change(func(i *Info) {
 					i.Pids, i.Started, i.Ended = pids, time.Now(), time.Time{}
-					if i.State = Running; k.stopping.Load() {
-						i.State = Stopping
+					if i.State = StateRunning; k.stopping.Load() {
+						i.State = StateStopping
 					}
 				})
 				k.answer(answer{})

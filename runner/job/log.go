@@ -26,9 +26,9 @@ import (
 
 // The streams of a log.
 const (
-	Stdout = "stdout"
-	Stderr = "stderr"
-	Keep   = "keeper" // what the keeper has to say
+	LogStdout = "stdout"
+	LogStderr = "stderr"
+	LogKeeper = "keeper" // what the keeper has to say
 )
 
 // missing is the stream of what a reader has to say: that it came too late.
@@ -92,7 +92,7 @@ func (w *logWriter) portion(stream string, data []byte) {
 
 // endLines ends the lines that a process began and did not end.
 func (w *logWriter) endLines() {
-	for _, stream := range []string{Stdout, Stderr} {
+	for _, stream := range []string{LogStdout, LogStderr} {
 		w.mu.Lock()
 		open := w.open[stream]
 		w.mu.Unlock()
@@ -172,7 +172,7 @@ func parseLine(line []byte) LogLine {
 	tag, text, ok := bytes.Cut(rest, []byte(" "))
 	at, err := time.Parse(time.RFC3339Nano, string(stamp))
 	if err != nil || !ok || len(tag) != 1 {
-		return LogLine{Stream: Keep, Text: line}
+		return LogLine{Stream: LogKeeper, Text: line}
 	}
 	return LogLine{at, string(stream), tag[0] == 'P', text}
 }
@@ -425,7 +425,7 @@ func (s *Store) LastLine(id string) (LogLine, error) {
 		for tail = bytes.TrimSuffix(tail, []byte("\n")); len(tail) > 0; {
 			at := bytes.LastIndexByte(tail, '\n')
 			l := parseLine(tail[at+1:])
-			if l.Stream != Keep || at < 0 && n == 1 {
+			if l.Stream != LogKeeper || at < 0 && n == 1 {
 				return l, nil
 			}
 			tail = tail[:max(at, 0)]

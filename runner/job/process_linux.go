@@ -65,14 +65,14 @@ func awaitExit(ctx context.Context, p Process) error {
 	if fd < 0 || unix.SetNonblock(fd, true) != nil {
 		return poll(ctx)
 	}
-	f := os.NewFile(uintptr(fd), "pidfd") //nolint:gosec // a descriptor
+	f := os.NewFile(uintptr(fd), "pidfd")
 	defer f.Close()
 	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Now()) })
 	defer stop()
 	rc, err := f.SyscallConn()
 	if err == nil {
 		err = rc.Read(func(fd uintptr) bool {
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 			return err == nil && n > 0
 		})
 	}

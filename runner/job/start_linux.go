@@ -307,7 +307,7 @@ func newFile(id string, spec *runner.JobSpec, h *state.Hasher) *file {
 	f := &file{Version: version, Boot: procfs.BootID()}
 	f.Info = Info{
 		ID: id, Name: spec.Name, File: spec.File, Dir: spec.Dir, Params: map[string][]string{}, Command: spec.Command,
-		State: Starting, Created: time.Now(), Nested: spec.Nested, Restart: spec.Restart.Policy.String(), Environ: environ(spec, h),
+		State: StateStarting, Created: time.Now(), Nested: spec.Nested, Restart: spec.Restart.Policy.String(), Environ: environ(spec, h),
 	}
 	clean := func(words []string) []string {
 		out := make([]string, len(words))

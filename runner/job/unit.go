@@ -100,15 +100,15 @@ func Unit(info *Info, spec *runner.JobSpec, pipe string) (string, error) {
 		b.WriteString("Restart=always\n")
 	}
 	if r.Policy != pipeline.RestartNever {
-		fmt.Fprintf(&b, "RestartSec=%s\n", seconds(r.GetDelay()))
+		fmt.Fprintf(&b, "RestartSec=%s\n", seconds(r.FirstDelay()))
 		if !r.Fixed {
 			b.WriteString("# systemd 254 and later:\nRestartSteps=6\nRestartMaxDelaySec=60\n")
 		}
 	}
 	b.WriteString("\n[Install]\nWantedBy=default.target\n")
 	text := b.String()
-	if r.Policy != pipeline.RestartNever && r.GetMaxRestarts() > 0 {
-		limit := fmt.Sprintf("StartLimitBurst=%d\nStartLimitIntervalSec=%s\n", r.GetMaxRestarts()+1, seconds(r.GetWindow()))
+	if r.Policy != pipeline.RestartNever && r.RestartLimit() > 0 {
+		limit := fmt.Sprintf("StartLimitBurst=%d\nStartLimitIntervalSec=%s\n", r.RestartLimit()+1, seconds(r.Span()))
 		text = strings.Replace(text, "\n[Service]", limit+"\n[Service]", 1)
 	}
 	return text, nil

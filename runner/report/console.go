@@ -158,7 +158,7 @@ func (c *Console) prefixed(e runner.Event, buf *bytes.Buffer) {
 
 // flush writes the last lines of a stage, which have no newline.
 func (c *Console) flush(e runner.Event) {
-	for _, s := range []runner.Stream{runner.Stdout, runner.Stderr} {
+	for _, s := range []runner.Stream{runner.StreamStdout, runner.StreamStderr} {
 		key := lineKey{e.Label, e.Stage, s}
 		if buf := c.lines[key]; buf != nil && buf.Len() > 0 {
 			c.write(s, []byte(e.Label+" | "+buf.String()+"\n"))
@@ -169,14 +169,14 @@ func (c *Console) flush(e runner.Event) {
 
 func (c *Console) write(s runner.Stream, b []byte) {
 	w := c.Out
-	if s == runner.Stderr {
+	if s == runner.StreamStderr {
 		w = c.Err
 	}
-	if len(b) == 0 || s == runner.Stdout && c.failed {
+	if len(b) == 0 || s == runner.StreamStdout && c.failed {
 		return
 	}
 	c.midway = b[len(b)-1] != '\n'
-	if _, err := w.Write(b); err != nil && s == runner.Stdout {
+	if _, err := w.Write(b); err != nil && s == runner.StreamStdout {
 		c.failed = true
 		if c.Fail != nil {
 			c.Fail(err)
