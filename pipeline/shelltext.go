@@ -352,3 +352,6 @@ func cannotRedirect(r *syntax.Redirect) string {
 	}
 	return ""
 }
+
+// ReadsSteps reports whether shell text depends on the result of a step.
+func (s *Stage) ReadsSteps() bool { return s.script.ReadsSteps() }

@@ -2,8 +2,11 @@ package runner_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log"
+	"os"
 
 	"github.com/pipe-runner/pipe/pipeline"
 	"github.com/pipe-runner/pipe/runner"
@@ -21,15 +24,14 @@ steps:
 		log.Fatal(err)
 	}
 	r := runner.Runner{
-		Params: map[string][]string{"who": {"gopher"}},
-		Sink:   func(runner.Event) {}, // or the output goes to os.Stdout
+		Sink: func(runner.Event) {}, // or the output goes to os.Stdout
 	}
-	res, err := r.Run(context.Background(), p)
+	res, err := r.Run(context.Background(), p, runner.Input{Params: map[string][]string{"who": {"gopher"}}})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer res.Close()
-	out, _ := res.Steps[0].Stages[0].Stdout(0)
+	out, _ := res.Step("greet").Stages[0].Stdout(0)
 	fmt.Printf("%s%s, exit status %d\n", out, res.Steps[0].Status, res.ExitCode)
 	// Output:
 	// hello, gopher
@@ -41,15 +43,23 @@ func Example_built() {
 	p := &pipeline.Pipeline{Steps: []*pipeline.Step{
 		pipeline.PipeStep("count", pipeline.SpawnStage("seq", "1", "100"), pipeline.SpawnStage("wc", "-l")),
 	}}
-	var lines []byte
-	r := runner.Runner{Sink: func(e runner.Event) {
-		if e.Type == runner.EventData {
-			lines = append(lines, e.Data...) // Data is borrowed
-		}
-	}}
+	r := runner.Runner{Stdout: os.Stdout}
 	if _, err := r.Run(context.Background(), p); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%s", lines)
 	// Output: 100
+}
+
+// The error of Run says which step failed, and how.
+func ExampleStepError() {
+	p := &pipeline.Pipeline{Steps: []*pipeline.Step{pipeline.ExecStep("deploy", "exit 3")}}
+	_, err := (&runner.Runner{Stdout: io.Discard}).Run(context.Background(), p)
+	var failed *runner.StepError
+	if errors.As(err, &failed) {
+		fmt.Println(failed.Step, failed.ExitCode)
+	}
+	fmt.Println(err)
+	// Output:
+	// deploy 3
+	// step deploy failed: exit status 3
 }

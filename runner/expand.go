@@ -1,13 +1,12 @@
 package runner
 
-// This file holds steps that expand: one instance for each combination of a
-// matrix, or for each element of a list.
-
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner/internal/step"
 )
 
 // group is a step that expands and has begun.
@@ -23,7 +22,7 @@ type group struct {
 // expand evaluates what a step runs for. A step for nothing has ended well.
 func (r *run) expand(i int) error {
 	s, res := r.p.Steps[i], &r.results[i]
-	v := r.stepVars(r.dir)
+	v := r.bind.Vars(r.stepValue)
 	instances, err := s.Instances(&v)
 	if err != nil {
 		return err
@@ -38,7 +37,7 @@ func (r *run) expand(i int) error {
 	g := &group{step: i, max: r.instanceLimit(s)}
 	for k, in := range instances {
 		label := fmt.Sprintf("%s[%s]", res.Label, in.Label)
-		res.Each[k] = StepResult{Index: i, Label: r.redactor.String(label), Matrix: in.Matrix, Item: in.Item}
+		res.Each[k] = StepResult{Index: i, Label: r.bind.Redactor.String(label), Matrix: in.Matrix, Item: in.Item}
 		g.units = append(g.units, &unit{step: i, label: res.Each[k].Label, res: &res.Each[k], group: g, number: k, matrix: in.Matrix, item: in.Item})
 	}
 	r.groups = append(r.groups, g)
@@ -60,16 +59,16 @@ func (r *run) instanceLimit(s *pipeline.Step) int {
 // startBegun starts what is due of units that failed and of groups. It reports
 // whether there is room for more.
 func (r *run) startBegun() bool {
-	for len(r.resumed) > 0 {
-		u := r.resumed[0]
+	for len(r.retries.now) > 0 {
+		u := r.retries.now[0]
 		weight := processes(r.p.Steps[u.step])
 		if !r.stopping && !r.fits(weight) {
 			return false
 		}
-		r.resumed = r.resumed[1:]
+		r.retries.now = r.retries.now[1:]
 		if r.stopping {
-			r.remember(nil, u.res)
-			r.over(u)
+			r.ended(nil, u.res)
+			r.unitOver(u)
 			continue
 		}
 		r.start(u, weight)
@@ -92,7 +91,7 @@ func (r *run) startBegun() bool {
 
 // goesOn reports whether more instances of a group start.
 func (r *run) goesOn(g *group, s *pipeline.Step) bool {
-	if r.noMore || g.failed && !r.keepGoing {
+	if r.noMore || g.failed && !r.KeepGoing {
 		return false
 	}
 	return !r.stopping || s.If.RunsAfterFailure()
@@ -109,8 +108,8 @@ func (r *run) instanceOver(u *unit) {
 		if r.cause == nil && r.wanted(u.step) {
 			r.cause = u.res
 		}
-		if !r.keepGoing {
-			r.halt(stopRequest{})
+		if !r.KeepGoing {
+			r.halt(step.Stop{})
 		}
 	}
 	r.groupOver(g)
@@ -125,7 +124,7 @@ func (r *run) groupOver(g *group) {
 		if other == g {
 			r.groups = append(r.groups[:k:k], r.groups[k+1:]...)
 			r.sumUp(g)
-			r.conclude(g.step)
+			r.stepEnded(g.step)
 			return
 		}
 	}
@@ -134,36 +133,44 @@ func (r *run) groupOver(g *group) {
 // sumUp makes one result of those of the instances.
 func (r *run) sumUp(g *group) {
 	res := &r.results[g.step]
-	res.Status, res.End = StatusSuccess, time.Now()
 	for k := range res.Each {
 		if e := &res.Each[k]; e.Status == StatusPending {
-			e.Status = StatusSkipped
+			e.end(step.Judge(step.Facts{Skipped: true}))
 			if r.cause != nil {
 				e.CancelledBy = r.cause.Label
 			}
 		}
 	}
-	for k := range res.Each {
-		switch e := &res.Each[k]; e.Status {
-		case StatusCancelled, StatusSkipped:
-			if res.Status == StatusSuccess {
-				res.Status, res.CancelledBy = StatusCancelled, e.CancelledBy
-			}
+	f := step.Facts{Instances: []step.End{}}
+	for _, e := range byEnd(res.Each) {
+		f.Instances = append(f.Instances, e.ended())
+		if res.CancelledBy == "" && (e.Status == StatusCancelled || e.Status == StatusSkipped) {
+			res.CancelledBy = e.CancelledBy
 		}
 	}
-	if k := firstFailed(res.Each); k >= 0 {
-		e := &res.Each[k]
-		res.Status, res.Reason, res.ExitCode, res.Signal, res.Err, res.Command = e.Status, e.Reason, e.ExitCode, e.Signal, e.Err, e.Command
+	res.end(step.Judge(f))
+	if res.Status != StatusCancelled {
+		res.CancelledBy = ""
 	}
+	res.End = time.Now()
 }
 
-// firstFailed returns the instance that failed first, or -1.
-func firstFailed(each []StepResult) int {
-	first := -1
+// byEnd returns instances in the order in which they ended.
+func byEnd(each []StepResult) []*StepResult {
+	out := make([]*StepResult, len(each))
 	for k := range each {
-		if each[k].Status == StatusFailure && (first < 0 || each[k].End.Before(each[first].End)) {
-			first = k
+		out[k] = &each[k]
+	}
+	slices.SortStableFunc(out, func(a, b *StepResult) int { return a.End.Compare(b.End) })
+	return out
+}
+
+// firstFailed returns the instance that failed first, or nil.
+func firstFailed(each []StepResult) *StepResult {
+	for _, e := range byEnd(each) {
+		if e.Status == StatusFailure {
+			return e
 		}
 	}
-	return first
+	return nil
 }

@@ -1,8 +1,7 @@
 package runner
 
-// This file holds what a step comes to, without running it.
-
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,115 +10,10 @@ import (
 	"github.com/alessio/shellescape"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner/internal/bind"
+	"github.com/pipe-runner/pipe/runner/internal/step"
 	"github.com/pipe-runner/pipe/safety"
 )
-
-// Explain returns, for each process of a step, what would be started: program,
-// arguments, cwd, and each variable with where it comes from and what it hid.
-// What another step has yet to give stands as ${{ steps.… }}; secrets are
-// masked. The errors are those of Run, and those of binding the step.
-func (r *Runner) Explain(p *pipeline.Pipeline, step string) ([]Explanation, error) {
-	run, ex, err := r.lookAt(p, step)
-	if run != nil {
-		defer func() { _ = run.root.Close() }()
-	}
-	if err != nil {
-		return nil, err
-	}
-	run.tracing = true
-	if ex.step.Run != nil {
-		return run.explainRun(ex)
-	}
-	return run.explain(ex, ex.step.Stages, nil)
-}
-
-// UpToDate says, of a step with sources or generates, whether it would run, and
-// which file or value has changed. It is "" for a step without them, and for one
-// that is known during a run only. The errors are those of Explain.
-func (r *Runner) UpToDate(p *pipeline.Pipeline, step string) (string, error) {
-	run, ex, err := r.lookAt(p, step)
-	if run != nil {
-		defer func() { _ = run.root.Close() }()
-	}
-	if err != nil || !remembers(ex.step) || len(ex.step.Reads()) > 0 {
-		return "", err
-	}
-	if r.State == "" {
-		return "it runs: there is no folder where it would be remembered", nil
-	}
-	if err := run.remembering(r); err != nil {
-		return "it runs: nothing is remembered: " + err.Error(), nil
-	}
-	if err := ex.bindAll(); err != nil {
-		return "", run.masked(err)
-	}
-	ex.last = ex.loadRecord()
-	f, err := ex.depends()
-	if err != nil {
-		return "", run.masked(err)
-	}
-	why, _, err := ex.stale(ex.last, f)
-	switch {
-	case err != nil:
-		return "", run.masked(err)
-	case why != "":
-		return run.redactor.String("it runs: " + why), nil
-	}
-	return fmt.Sprintf("up to date, since run %s", ex.last.Run), nil
-}
-
-// lookInto prepares to look at a pipeline without running it. The root of what
-// is returned is to be closed.
-func (r *Runner) lookInto(p *pipeline.Pipeline) (*run, error) {
-	if err := p.Check(); err != nil {
-		return nil, err
-	}
-	run := &run{p: p, parent: r.parent, graph: p.Graph()}
-	if err := run.setup(r); err != nil {
-		_ = run.root.Close()
-		return nil, err
-	}
-	return run, nil
-}
-
-// lookAt prepares to look at a step without running it.
-func (r *Runner) lookAt(p *pipeline.Pipeline, step string) (*run, *execution, error) {
-	run, err := r.lookInto(p)
-	if err != nil {
-		return nil, nil, err
-	}
-	name, instance, _ := strings.Cut(strings.TrimSuffix(step, "]"), "[")
-	if _, err := p.Select([]string{name}); err != nil {
-		return run, nil, &paramError{run.masked(err)}
-	}
-	s, i := p.Step(name)
-	ex := &execution{r: run, u: &unit{step: i, label: p.Label(i)}, step: s}
-	ex.vars = run.base
-	ex.vars.Steps = unknownStep
-	if !s.Expands() {
-		if instance != "" {
-			return run, nil, &paramError{fmt.Errorf("step %s runs once, and has no [%s]", name, instance)}
-		}
-		return run, ex, nil
-	}
-	if s.ForEach != nil && len(s.Reads()) > 0 { // its list is known during a run only
-		ex.vars.Item = "${{ item }}"
-		return run, ex, nil
-	}
-	instances, err := s.Instances(&ex.vars)
-	if err != nil {
-		return run, nil, run.masked(err)
-	}
-	var labels []string
-	for _, in := range instances {
-		if labels = append(labels, in.Label); instance == "" || in.Label == instance {
-			ex.vars.Matrix, ex.vars.Item = in.Matrix, in.Item
-			ex.u.label = fmt.Sprintf("%s[%s]", ex.u.label, run.redactor.String(in.Label))
-			return run, ex, nil
-		}
-	}
-	return run, nil, &paramError{run.masked(fmt.Errorf("step %s has no [%s]; it has %s", name, instance, few(labels)))}
-}
 
 // Explanation is what one process of a step would be.
 type Explanation struct {
@@ -137,84 +31,165 @@ type Variable struct {
 	Origins []safety.Origin // the one that holds is the last
 }
 
-// unknownStep stands in for a step that has not run.
-func unknownStep(name string) (map[string]any, error) {
-	text := func(field string) string { return "${{ steps." + name + "." + field + " }}" }
-	return map[string]any{
-		"status": "success", "reason": "", "exitCode": 0, "signal": "", "duration": 0.0, "stages": []any{}, "job": text("job"),
-		"stdout": text("stdout"), "stderr": text("stderr"),
-	}, nil
-}
-
-// explainRun returns what a step is that runs another pipeline, as if it were
-// pipe that is started.
-func (r *run) explainRun(ex *execution) ([]Explanation, error) {
-	out, err := r.explain(ex, []*pipeline.Stage{programStage}, nil)
+// Explain returns, for each process of a step, what would be started: program,
+// arguments, cwd, and each variable with where it comes from and what it hid.
+// What another step has yet to give stands as ${{ steps.… }}; secrets are
+// masked. The errors are those of Run, and those of binding the step.
+func (r *Runner) Explain(p *pipeline.Pipeline, name string, in ...Input) ([]Explanation, error) {
+	s, err := r.scene(p, in, nil)
 	if err != nil {
 		return nil, err
 	}
-	out[0].Program, out[0].Args = "", []string{"pipe", "run", ex.step.Run.Path}
-	for _, w := range ex.step.Run.With {
-		vars := ex.vars
-		words, err := w.Value.EvalArgs(&vars)
-		if err != nil {
-			return nil, r.masked(fmt.Errorf("with %s: %w", w.Name, err))
-		}
-		for _, word := range words {
-			out[0].Args = append(out[0].Args, "-p", r.redactor.String(w.Name+"="+word))
-		}
+	defer s.close()
+	i, at, err := s.find(name)
+	if err != nil {
+		return nil, err
 	}
+	reads := len(p.Steps[i].Reads()) > 0 // what is not known yet is shown as it is written
+	spec, err := s.bind.Spec(p.Steps[i], at.label, at.vars, bind.Look{Trace: true, AsWritten: func(bool) bool { return reads }})
+	if err != nil {
+		return nil, s.masked(err)
+	}
+	if n := spec.Nested; n != nil {
+		return []Explanation{s.explainNested(n)}, nil
+	}
+	var out []Explanation
+	spec.Each(func(st *step.Stage) { out = append(out, s.explain(st)) })
 	return out, nil
 }
 
-func (r *run) explain(ex *execution, stages []*pipeline.Stage, out []Explanation) ([]Explanation, error) {
-	for _, st := range stages {
-		if st.Action == pipeline.ActionTee {
-			for _, b := range st.Tee {
-				var err error
-				if out, err = r.explain(ex, b.Chain, out); err != nil {
-					return nil, err
-				}
-			}
-			continue
-		}
-		b, err := ex.bind(st)
-		if err != nil && len(ex.step.Reads()) > 0 { // known during a run only
-			e := Explanation{Text: st.Text, Shell: "a shell", Dir: "(not known before the run)"}
-			for _, a := range st.Args {
-				e.Args = append(e.Args, a.String())
-			}
-			out = append(out, e)
-			continue
-		}
-		if err != nil {
-			return nil, r.masked(err)
-		}
-		e := Explanation{Dir: r.redactor.String(b.dir)}
-		if st.UsesShell() {
-			e.Text, e.Shell = r.redactor.String(strings.TrimRight(st.Text, "\n")), b.opts.Shell
-		} else {
-			for _, a := range b.args {
-				e.Args = append(e.Args, r.redactor.String(a))
-			}
-		}
-		if !st.UsesShell() || b.opts.Shell != pipeline.ShellBuiltin {
-			if e.Program, err = lookPath(r.engine, b.program, b.path, b.dir); err != nil {
-				e.Program = err.Error()
-			}
-			e.Program = r.redactor.String(e.Program)
-		}
-		for _, name := range slices.Sorted(maps.Keys(b.history)) {
-			v := Variable{Name: name}
-			for _, o := range b.history[name] {
-				o.Value, o.Source = r.redactor.String(o.Value), r.redactor.String(o.Source)
-				v.Origins = append(v.Origins, o)
-			}
-			e.Env = append(e.Env, v)
-		}
-		out = append(out, e)
+// UpToDate says, of a step with sources or generates, whether it would run, and
+// which file or value has changed. It is "" for a step without them, and for one
+// that is known during a run only. The errors are those of Explain.
+func (r *Runner) UpToDate(p *pipeline.Pipeline, name string, in ...Input) (string, error) {
+	s, err := r.scene(p, in, nil)
+	if err != nil {
+		return "", err
 	}
-	return out, nil
+	defer s.close()
+	i, at, err := s.find(name)
+	if err != nil || len(p.Steps[i].Reads()) > 0 {
+		return "", err
+	}
+	if st := p.Steps[i]; st.Sources == nil && st.Generates == nil {
+		return "", nil
+	}
+	if r.State == "" {
+		return "it runs: there is no folder where it would be remembered", nil
+	}
+	if err := s.remember(); err != nil {
+		return "it runs: nothing is remembered: " + err.Error(), nil
+	}
+	spec, err := s.bind.Spec(p.Steps[i], at.label, at.vars, bind.Look{})
+	if err != nil {
+		return "", s.masked(err)
+	}
+	why, run, err := s.view.Stale(spec, p.Steps[i].Name)
+	switch {
+	case err != nil:
+		return "", s.masked(err)
+	case why != "":
+		return "it runs: " + s.bind.Redactor.String(why), nil
+	case run != "":
+		return "up to date, since run " + run, nil
+	}
+	return "", nil
+}
+
+// find returns the step of a name, as NAME or NAME[INSTANCE], and what it runs
+// for: of a step that expands the first instance, where none is named.
+func (s *scene) find(name string) (int, instance, error) {
+	name, want, _ := strings.Cut(strings.TrimSuffix(name, "]"), "[")
+	if _, err := s.p.Select([]string{name}); err != nil {
+		return 0, instance{}, &paramError{s.masked(err)}
+	}
+	st, i := s.p.Step(name)
+	if want != "" && !st.Expands() {
+		return 0, instance{}, &paramError{fmt.Errorf("step %s runs once, and has no [%s]", name, want)}
+	}
+	list, err := s.instances(i)
+	if errors.Is(err, errKnownLater) {
+		at := instance{label: s.p.Label(i), vars: s.bind.Vars(bind.Unknown)}
+		at.vars.Item = "${{ item }}"
+		return i, at, nil
+	}
+	if err != nil {
+		return 0, instance{}, err
+	}
+	var known []string
+	for _, at := range list {
+		if want == "" || at.name == want {
+			return i, at, nil
+		}
+		known = append(known, at.name)
+	}
+	if len(known) > 3 {
+		known = append(known[:3], fmt.Sprintf("and %d more", len(known)-3))
+	}
+	return 0, instance{}, &paramError{fmt.Errorf("step %s has no [%s]; it has %s", name, want, strings.Join(known, ", "))}
+}
+
+// explain shows one stage.
+func (s *scene) explain(st *step.Stage) Explanation {
+	x := s.bind.Redactor
+	e := Explanation{Dir: x.String(st.Dir), Env: s.variables(st.Origins)}
+	if st.UsesShell() {
+		e.Text, e.Shell = x.String(strings.TrimRight(st.Written, "\n")), st.Shell
+	} else {
+		e.Args = s.hidden(st.Args)
+	}
+	if st.Shell != step.BuiltinShell {
+		path, err := step.LookPath(s.services.Engine, st)
+		if err != nil {
+			path = err.Error()
+		}
+		e.Program = x.String(path)
+	}
+	return e
+}
+
+// explainNested shows a step that runs another pipeline, as if it were pipe that
+// is started.
+func (s *scene) explainNested(n *step.Nested) Explanation {
+	e := Explanation{Args: []string{"pipe", "run", n.Path}, Dir: s.bind.Redactor.String(n.Dir), Env: s.variables(n.Origins)}
+	for _, w := range n.With {
+		for _, value := range w.Values {
+			e.Args = append(e.Args, "-p", s.bind.Redactor.String(w.Name+"="+value))
+		}
+	}
+	return e
+}
+
+// variables shows an environment.
+func (s *scene) variables(origins map[string][]safety.Origin) []Variable {
+	var out []Variable
+	for _, name := range slices.Sorted(maps.Keys(origins)) {
+		v := Variable{Name: name}
+		for _, o := range origins[name] {
+			o.Value, o.Source = s.bind.Redactor.String(o.Value), s.bind.Redactor.String(o.Source)
+			v.Origins = append(v.Origins, o)
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// hidden returns words in which no secret shows.
+func (s *scene) hidden(words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = s.bind.Redactor.String(w)
+	}
+	return out
+}
+
+// names returns the names of variables given as NAME=value.
+func names(env []string) []string {
+	out := make([]string, len(env))
+	for i, kv := range env {
+		out[i], _, _ = strings.Cut(kv, "=")
+	}
+	return out
 }
 
 // String returns the explanation in lines, for people.

@@ -1,7 +1,5 @@
 package runner
 
-// This file holds the dry run.
-
 import (
 	"fmt"
 	"strings"
@@ -9,91 +7,77 @@ import (
 	"github.com/alessio/shellescape"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/runner/internal/bind"
+	"github.com/pipe-runner/pipe/runner/internal/step"
 )
 
 // Plan returns a line for each step that Run would decide on, in file order:
 // its name, what it needs, its condition, and its commands with the values that
 // are known before anything runs; what a step has yet to give stands as
 // ${{ … }}. The errors are those of Run.
-func (r *Runner) Plan(p *pipeline.Pipeline) ([]string, error) {
-	run, err := r.lookInto(p)
+func (r *Runner) Plan(p *pipeline.Pipeline, in ...Input) ([]string, error) {
+	s, err := r.scene(p, in, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = run.root.Close() }()
-	var keep []bool
-	if len(r.Steps) > 0 {
-		if keep, err = p.Select(r.Steps); err != nil {
-			return nil, &paramError{run.masked(err)}
-		}
-	}
+	defer s.close()
 	var out []string
-	for i, s := range p.Steps {
-		if keep != nil && !keep[i] {
+	for i, st := range p.Steps {
+		if !s.wanted(i) {
 			continue
 		}
-		var b strings.Builder
-		if s.Run != nil {
-			fmt.Fprintf(&b, "%s: run %s", p.Label(i), s.Run.Path)
-			for _, w := range s.Run.With {
-				fmt.Fprintf(&b, " %s=%s", w.Name, run.planArgs([]pipeline.Template{w.Value}))
-			}
+		vars := s.bind.Vars(bind.Unknown)
+		what := ""
+		spec, err := s.bind.Spec(st, p.Label(i), vars, bind.Look{AsWritten: func(bool) bool { return true }})
+		if err != nil { // a file that an earlier step may make, for one
+			what = "not known before the run: " + err.Error()
 		} else {
-			fmt.Fprintf(&b, "%s: %s", p.Label(i), run.planStages(s.Stages))
+			what = planned(spec)
 		}
-		if len(s.Needs) > 0 {
+		line := p.Label(i) + ": " + what
+		if len(st.Needs) > 0 {
 			var names []string
-			for _, ref := range s.Needs {
+			for _, ref := range st.Needs {
 				names = append(names, ref.Name)
 			}
-			fmt.Fprintf(&b, "  (needs %s)", strings.Join(names, ", "))
+			line += fmt.Sprintf("  (needs %s)", strings.Join(names, ", "))
 		}
-		if s.If != nil {
-			fmt.Fprintf(&b, "  (if %s)", s.If)
+		if st.If != nil {
+			line += fmt.Sprintf("  (if %s)", st.If)
 		}
-		out = append(out, run.redactor.String(b.String()))
+		out = append(out, s.bind.Redactor.String(line))
 	}
 	return out, nil
 }
 
-func (r *run) planStages(stages []*pipeline.Stage) string {
-	var words []string
-	for _, st := range stages {
-		switch {
-		case st.Action == pipeline.ActionTee:
-			var branches []string
-			for _, b := range st.Tee {
-				if b.File != nil {
-					branches = append(branches, "> "+b.File.File.String())
-				} else {
-					branches = append(branches, r.planStages(b.Chain))
-				}
-			}
-			words = append(words, "tee ["+strings.Join(branches, "; ")+"]")
-		case st.UsesShell():
-			words = append(words, strings.TrimSpace(st.Text))
-		default:
-			words = append(words, r.planArgs(st.Args))
-		}
+// planned returns what a step runs, in one line.
+func planned(spec *step.Spec) string {
+	n := spec.Nested
+	if n == nil {
+		return plannedStages(spec.Stages)
 	}
-	return strings.Join(words, " | ")
+	line := "run " + n.Path
+	for _, w := range n.With {
+		line += fmt.Sprintf(" %s=%s", w.Name, shellescape.QuoteCommand(w.Values))
+	}
+	return line
 }
 
-func (r *run) planArgs(args []pipeline.Template) string {
-	var words []string
-	for _, a := range args {
-		if a.ReadsSteps() {
-			words = append(words, a.String())
+func plannedStages(stages []step.Stage) string {
+	words := make([]string, len(stages))
+	for i := range stages {
+		st := &stages[i]
+		if st.Tee == nil {
+			words[i] = strings.TrimSpace(st.Command)
 			continue
 		}
-		vals, err := a.EvalArgs(&r.base)
-		if err != nil {
-			words = append(words, a.String())
-			continue
+		branches := make([]string, len(st.Tee))
+		for j, b := range st.Tee {
+			if branches[j] = "> " + b.File; b.File == "" {
+				branches[j] = plannedStages(b.Chain)
+			}
 		}
-		for _, v := range vals {
-			words = append(words, shellescape.Quote(r.redactor.String(v)))
-		}
+		words[i] = "tee [" + strings.Join(branches, "; ") + "]"
 	}
-	return strings.Join(words, " ")
+	return strings.Join(words, " | ")
 }

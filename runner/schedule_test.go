@@ -4,6 +4,7 @@ package runner_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -81,7 +82,7 @@ func TestBackoff(t *testing.T) {
 			}
 		}}
 		res, err := r.Run(t.Context(), p)
-		if err != nil || len(res.Steps[0].Attempts) != 5 {
+		if err == nil || len(res.Steps[0].Attempts) != 5 {
 			t.Fatal(err, res)
 		}
 		for i, want := range []time.Duration{1, 2, 4, 4, 4} {
@@ -246,7 +247,7 @@ steps:
 				r.Engine = &runnertest.Engine{Behave: progOnce()}
 				start := time.Now()
 				res, err := r.Run(t.Context(), p)
-				if err != nil {
+				if res == nil || (err == nil) != (res.ExitCode == 0) {
 					t.Fatal(err)
 				}
 				if got := statuses(res); got != tt.want || res.ExitCode != tt.code {
@@ -278,7 +279,7 @@ steps:
 			start := time.Now()
 			r := runner.Runner{Engine: &runnertest.Engine{Behave: prog}}
 			res, err := r.Run(ctx, p)
-			if err != nil {
+			if res == nil || !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
 			want, took := "a:cancelled b:skipped", 31*time.Second // cleanupTimeout is 30 s
@@ -428,7 +429,7 @@ func TestLeftGroup(t *testing.T) {
 		}
 	}()
 	r := runner.Runner{Dir: dir}
-	if res, err := r.Run(ctx, p); err != nil || res.Steps[0].Status != runner.StatusCancelled {
+	if res, err := r.Run(ctx, p); !errors.Is(err, context.Canceled) || res.Steps[0].Status != runner.StatusCancelled {
 		t.Fatal(err, res)
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "pid"))

@@ -41,15 +41,16 @@ it says whether it is up to date, and if not, what changed. Secrets are masked.`
 			if err != nil {
 				return err
 			}
-			r := &runner.Runner{Params: params, Args: rest, Root: f.root}
+			r := &runner.Runner{Root: f.root}
+			in := runner.Input{Params: params, Args: rest}
 			if r.State, err = runner.StateDir(os.Environ()); err != nil && !errors.Is(err, runner.ErrNoState) {
 				return err
 			}
-			list, err := r.Explain(p, steps[0])
+			list, err := r.Explain(p, steps[0], in)
 			if err != nil {
 				return refused(err)
 			}
-			state, err := r.UpToDate(p, steps[0])
+			state, err := r.UpToDate(p, steps[0], in)
 			if err != nil {
 				return refused(err)
 			}

@@ -510,7 +510,7 @@ func rebind(i *job.Info) (*runner.JobSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return (&runner.Runner{Dir: i.Dir, Params: i.Params, Args: i.Args}).BindJob(p, i.Name)
+	return (&runner.Runner{Dir: i.Dir}).BindJob(p, i.Name, runner.Input{Params: i.Params, Args: i.Args})
 }
 
 func restartCommand() *cobra.Command {
@@ -537,14 +537,14 @@ new, -NAME is gone, ~NAME has another value.`,
 			fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
 			var se *runner.StartError
 			if errors.As(err, &se) {
-				return exitError(se.Code)
+				return exitError(se.ExitCode())
 			}
 			return exitError(1)
 		}
 		if len(changes) > 0 {
 			fmt.Fprintf(c.OutOrStdout(), "environment: %s\n", strings.Join(changes, " "))
 		}
-		_, err = fmt.Fprintf(c.OutOrStdout(), "%s (%s): started, after %s\n", j.ID(), spec.Name, info.ID)
+		_, err = fmt.Fprintf(c.OutOrStdout(), "%s (%s): started, after %s\n", j.ID(), spec.Label, info.ID)
 		return err
 	})
 }

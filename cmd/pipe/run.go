@@ -1,7 +1,5 @@
 package main
 
-// This file holds pipe run.
-
 import (
 	"context"
 	"errors"
@@ -195,7 +193,8 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 	if err != nil {
 		return err
 	}
-	r := &runner.Runner{Params: params, Args: args, KeepGoing: f.keepGoing, Steps: steps, Root: f.root, Resume: past, Foreground: f.foreground, Force: f.force}
+	r := &runner.Runner{KeepGoing: f.keepGoing, Root: f.root, Foreground: f.foreground, Force: f.force}
+	in := runner.Input{Params: params, Args: args, Steps: steps, Resume: past}
 	if past != nil && f.root == "" {
 		r.Root = past.Root
 	}
@@ -216,15 +215,15 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 	if c.Flags().Changed("jobs") {
 		r.MaxParallel = &f.parallel
 	}
-	return f.execute(r, file, p, g)
+	return f.execute(r, in, file, p, g)
 }
 
 // execute runs the pipeline, once or for as long as it is watched, and shows
 // what happens.
-func (f *runFlags) execute(r *runner.Runner, file string, p *pipeline.Pipeline, g *guard.Guard) error {
+func (f *runFlags) execute(r *runner.Runner, in runner.Input, file string, p *pipeline.Pipeline, g *guard.Guard) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	s := &session{f: f, g: g, cancel: cancel, out: newOutput(os.Stdout, "/dev/stdout"), errs: newOutput(os.Stderr, "/dev/stderr")}
+	s := &session{f: f, in: in, g: g, cancel: cancel, out: newOutput(os.Stdout, "/dev/stdout"), errs: newOutput(os.Stderr, "/dev/stderr")}
 	defer forwardSignals(cancel, func() { s.out.limit(); s.errs.limit() })()
 	defer handOnStops(g)()
 	if f.watch {
@@ -236,6 +235,7 @@ func (f *runFlags) execute(r *runner.Runner, file string, p *pipeline.Pipeline, 
 // session is what the runs of one call of the program share.
 type session struct {
 	f         *runFlags
+	in        runner.Input
 	g         *guard.Guard
 	cancel    context.CancelCauseFunc
 	out, errs *output
@@ -257,20 +257,9 @@ func (s *session) run(ctx context.Context, r *runner.Runner, p *pipeline.Pipelin
 		s.cancel(err)
 	}
 	r.Sink = console.Event
-	res, err := r.Run(ctx, p)
-	var held *runner.LockError
-	var by *runner.Interrupt
-	switch {
-	case errors.As(err, &held): // nothing is wrong with the file
-		fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
-		return exitError(1)
-	case errors.As(err, &by):
-		fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
-		return exitError(128 + int(by.Signal))
-	case errors.Is(err, errChanged):
-		return nil
-	case err != nil:
-		return refused(err)
+	res, err := r.Run(ctx, p, s.in)
+	if res == nil {
+		return notStarted(err)
 	}
 	defer res.Close()
 	if s.g != nil {
@@ -286,6 +275,23 @@ func (s *session) run(ctx context.Context, r *runner.Runner, p *pipeline.Pipelin
 		return exitError(res.ExitCode)
 	}
 	return nil
+}
+
+// notStarted says why nothing was started.
+func notStarted(err error) error {
+	var held *runner.LockError
+	var by *runner.Interrupt
+	switch {
+	case errors.As(err, &held): // nothing is wrong with the file
+		fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
+		return exitError(1)
+	case errors.As(err, &by):
+		fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
+		return exitError(by.ExitCode())
+	case errors.Is(err, errChanged):
+		return nil
+	}
+	return refused(err)
 }
 
 // longestGrace returns the longest killAfter of the steps: what left its step
@@ -374,8 +380,7 @@ func (f *runFlags) printPlan(c *cobra.Command, file string, steps []string, para
 	if err != nil {
 		return err
 	}
-	r := &runner.Runner{Params: params, Steps: steps, Root: f.root}
-	plan, err := r.Plan(p)
+	plan, err := (&runner.Runner{Root: f.root}).Plan(p, runner.Input{Params: params, Steps: steps})
 	if err != nil {
 		return refused(err)
 	}

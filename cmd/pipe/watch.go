@@ -32,6 +32,7 @@ type watcher struct {
 	files  []string // of the pipeline, and those that it runs
 	broken []string // those that have errors now
 	r      *runner.Runner
+	in     runner.Input
 	notify *fsnotify.Watcher
 	dirs   map[string]bool
 	last   *pipeline.Pipeline // that could be read
@@ -50,7 +51,7 @@ func (s *session) watch(ctx context.Context, r *runner.Runner, file string, p *p
 		return fmt.Errorf("--watch: %w", err)
 	}
 	defer func() { _ = notify.Close() }()
-	w := &watcher{r: r, notify: notify, dirs: map[string]bool{}, during: map[string]int{}}
+	w := &watcher{r: r, in: s.in, notify: notify, dirs: map[string]bool{}, during: map[string]int{}}
 	if err := w.look(p); err != nil {
 		return refused(err)
 	}
@@ -111,7 +112,7 @@ func (s *session) watch(ctx context.Context, r *runner.Runner, file string, p *p
 func interruptStatus(ctx context.Context) error {
 	var by *runner.Interrupt
 	if errors.As(context.Cause(ctx), &by) {
-		return exitError(128 + int(by.Signal))
+		return exitError(by.ExitCode())
 	}
 	return exitError(1)
 }
@@ -119,7 +120,7 @@ func interruptStatus(ctx context.Context) error {
 // look takes in what the sources are, and watches where they are.
 func (w *watcher) look(p *pipeline.Pipeline) error {
 	for { // what comes while a folder is not watched yet is seen by looking again
-		now, err := w.r.Sources(p, w.now)
+		now, err := w.r.Sources(p, w.now, w.in)
 		if err != nil {
 			return err
 		}

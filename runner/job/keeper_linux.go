@@ -4,6 +4,7 @@ package job
 // writes down what becomes of them.
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,11 +22,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pipe-runner/pipe/pipeline"
 	"github.com/pipe-runner/pipe/runner"
+	"github.com/pipe-runner/pipe/runner/engine"
 	"github.com/pipe-runner/pipe/runner/guard"
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
 	"github.com/pipe-runner/pipe/runner/internal/state"
+	"github.com/pipe-runner/pipe/runner/internal/step"
 )
 
 // Keeper is the main function of a keeper; it returns its exit status. A program
@@ -124,10 +126,10 @@ func (k *keeper) say(format string, args ...any) {
 
 // keep runs the job until it is over.
 func (k *keeper) keep() {
-	policy := k.spec.Restart
+	policy := k.spec.Job.Restart
 	began := time.Now()
 	var restarts []time.Time
-	delay := policy.FirstDelay()
+	delay := policy.Delay
 	for {
 		started := time.Now()
 		res := k.once()
@@ -136,19 +138,19 @@ func (k *keeper) keep() {
 		switch {
 		case k.stopping.Load():
 			k.change(func(i *Info) { i.State = StateStopped })
-			k.answer(answer{"it was stopped while it started", 143})
+			k.answer(answer{"it was stopped while it started", engine.SignalCode(syscall.SIGTERM)})
 			k.saved()
 			return
 		case errors.As(res.Err, &se):
 			text := res.Err.Error() // in which secrets are masked; in its cause they are not
 			k.change(func(i *Info) { i.State, i.Error = StateFailed, text })
 			k.say("cannot be started: %s", text)
-			k.answer(answer{text, se.Code})
+			k.answer(answer{text, se.ExitCode()})
 			k.saved()
 			return
 		}
 		k.answer(answer{})
-		again := policy.Policy == pipeline.RestartAlways || policy.Policy == pipeline.RestartOnFailure && res.Status != runner.StatusSuccess
+		again := policy.Policy == step.RestartAlways || policy.Policy == step.RestartOnFailure && res.Status != runner.StatusSuccess
 		if !again {
 			if res.Reason != "" && res.Reason != runner.ReasonExit {
 				k.say("ended with %s: %s", runnerEnd(res), res.Command)
@@ -158,11 +160,11 @@ func (k *keeper) keep() {
 			return
 		}
 		now := time.Now()
-		window := policy.Span()
+		window := policy.Window
 		for window > 0 && len(restarts) > 0 && now.Sub(restarts[0]) > window {
 			restarts = restarts[1:]
 		}
-		if most := policy.RestartLimit(); most > 0 && len(restarts) >= most {
+		if most := policy.Most; most > 0 && len(restarts) >= most {
 			span := now.Sub(began)
 			if window > 0 {
 				span = min(span, window)
@@ -175,7 +177,7 @@ func (k *keeper) keep() {
 		}
 		restarts = append(restarts, now)
 		if now.Sub(started) > max(10*time.Second, 2*delay) { // it ran well for a while
-			delay = policy.FirstDelay()
+			delay = policy.Delay
 		}
 		if !k.pause(delay, policy.Fixed, res) {
 			k.change(func(i *Info) { i.State = StateStopped })
@@ -183,7 +185,7 @@ func (k *keeper) keep() {
 			return
 		}
 		if !policy.Fixed {
-			delay = min(2*delay, max(time.Minute, policy.FirstDelay()))
+			delay = min(2*delay, max(time.Minute, policy.Delay))
 		}
 	}
 }
@@ -216,43 +218,23 @@ func runnerEnd(res *runner.StepResult) string {
 
 // once runs the job one time.
 func (k *keeper) once() *runner.StepResult {
-	stop := make(chan runner.JobStop, 4)
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	force := make(chan struct{})
+	rush := sync.OnceFunc(func() { close(force) })
 	done := make(chan struct{})
 	watched := make(chan struct{})
-	hurry := make(chan struct{})
-	rush := sync.OnceFunc(func() { close(hurry) })
 	go func() {
 		defer close(watched)
-		for {
-			select {
-			case <-k.stops:
-				k.stopping.Store(true)
-				r := k.request()
-				if r.Grace != nil && *r.Grace == 0 {
-					rush()
-				}
-				select {
-				case stop <- r:
-				case <-done:
-					return
-				}
-				k.change(func(i *Info) { i.State = StateStopping })
-			case <-done:
-				return
-			}
-		}
+		k.watch(stop, rush, done)
 	}()
-	want := stagesOf(k.spec.Stages)
+	want := k.spec.Processes()
 	var pids []Process
 	var mu sync.Mutex
-	res := runner.RunJob(runner.Local{Tree: k.guard}, k.spec, func(e runner.Event) {
+	res := runner.RunJob(ctx, runner.Local{Tree: k.guard}, k.spec, force, func(e runner.Event) {
 		switch e.Type {
 		case runner.EventData:
-			stream := LogStdout
-			if e.Stream == runner.StreamStderr {
-				stream = LogStderr
-			}
-			k.log.write(stream, e.Data)
+			k.log.write(e.Stream.String(), e.Data)
 		case runner.EventWarning:
 			k.say("%s", strings.TrimSpace(e.Message))
 		case runner.EventSpawn:
@@ -263,30 +245,66 @@ func (k *keeper) once() *runner.StepResult {
 				pids = append(pids, Process{e.Pid, s.Start})
 			}
 			if want--; want == 0 {
-				k.change(func(i *Info) {
-					i.Pids, i.Started, i.Ended = pids, time.Now(), time.Time{}
-					if i.State = StateRunning; k.stopping.Load() {
-						i.State = StateStopping
-					}
-				})
-				k.answer(answer{})
-				shrink()
+				k.started(pids)
 			}
 		}
-	}, stop)
-	grace := k.spec.KillAfter
+	})
+	grace := k.spec.Grace()
 	if grace == 0 {
 		grace = 5 * time.Second
 	}
 	if k.stopping.Load() { // who ignored the signal has had its time
 		grace = min(grace, time.Second)
 	}
-	if left := k.guard.EndOrphansUntil(grace, hurry); len(left) > 0 {
+	if left := k.guard.EndOrphansUntil(grace, force); len(left) > 0 {
 		k.say("processes that left the job were ended with it: %s", strings.Join(left, ", "))
 	}
 	close(done)
 	<-watched
 	return res
+}
+
+// watch ends the job as it is asked to: the first time by stop; a later request
+// can only shorten the time until SIGKILL, which rush brings.
+func (k *keeper) watch(stop context.CancelCauseFunc, rush func(), done <-chan struct{}) {
+	var soon *time.Timer
+	defer func() {
+		if soon != nil {
+			soon.Stop()
+		}
+	}()
+	for {
+		select {
+		case <-k.stops:
+			again := k.stopping.Swap(true)
+			r := k.request()
+			stop(&runner.Stop{Signal: r.Signal, Grace: r.Grace})
+			if r.Grace != nil && *r.Grace == 0 {
+				rush()
+			} else if r.Grace != nil && again {
+				if soon != nil {
+					soon.Stop()
+				}
+				soon = time.AfterFunc(*r.Grace, rush)
+			}
+			k.change(func(i *Info) { i.State = StateStopping })
+		case <-done:
+			return
+		}
+	}
+}
+
+// started writes down that all processes of the job have started, and tells who
+// started it.
+func (k *keeper) started(pids []Process) {
+	k.change(func(i *Info) {
+		i.Pids, i.Started, i.Ended = pids, time.Now(), time.Time{}
+		if i.State = StateRunning; k.stopping.Load() {
+			i.State = StateStopping
+		}
+	})
+	k.answer(answer{})
+	shrink()
 }
 
 // over writes down how the job ended this time.
@@ -303,28 +321,15 @@ func (k *keeper) over(res *runner.StepResult) {
 	})
 }
 
-// request returns how the job is to be stopped.
-func (k *keeper) request() runner.JobStop {
+// request returns how the job is to be stopped; the zero request is as its spec
+// says.
+func (k *keeper) request() request {
 	path := filepath.Join(k.dir, "request")
 	data, err := state.Read(path)
 	var r request
-	if err == nil && state.Unseal(data, &r) == nil {
-		_ = os.Remove(path)
-		return runner.JobStop{Signal: r.Signal, Grace: r.Grace}
+	if err != nil || state.Unseal(data, &r) != nil {
+		return request{}
 	}
-	return runner.JobStop{}
-}
-
-// stagesOf returns how many processes, or shells, a job has.
-func stagesOf(stages []runner.JobStage) int {
-	n := 0
-	for i := range stages {
-		if stages[i].Tee == nil {
-			n++
-		}
-		for _, b := range stages[i].Tee {
-			n += stagesOf(b.Chain)
-		}
-	}
-	return n
+	_ = os.Remove(path)
+	return r
 }

@@ -17,7 +17,7 @@ var errSystem = errors.New("jobs are for Linux; here a detached step cannot be k
 
 // Start is an error here.
 func (s *Store) Start(context.Context, *runner.JobSpec) (runner.Job, error) {
-	return nil, &runner.StartError{Code: 126, Msg: errSystem.Error(), Err: errSystem}
+	return nil, &runner.StartError{Msg: errSystem.Error(), Err: errSystem}
 }
 
 // EnvironChanges is an error here.

@@ -24,6 +24,7 @@ import (
 	"github.com/pipe-runner/pipe/runner"
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
 	"github.com/pipe-runner/pipe/runner/internal/state"
+	"github.com/pipe-runner/pipe/runner/internal/step"
 	"github.com/pipe-runner/pipe/safety"
 )
 
@@ -38,7 +39,7 @@ func (s *Store) Start(ctx context.Context, spec *runner.JobSpec) (runner.Job, er
 	case errors.As(err, &se):
 		return nil, err
 	}
-	return nil, &runner.StartError{Path: spec.Name, Code: 126, Msg: err.Error(), Err: err}
+	return nil, &runner.StartError{Path: spec.Label, Msg: err.Error(), Err: err}
 }
 
 func (s *Store) start(ctx context.Context, spec *runner.JobSpec) (*handle, error) {
@@ -56,7 +57,7 @@ func (s *Store) start(ctx context.Context, spec *runner.JobSpec) (*handle, error
 	if err != nil {
 		return nil, err
 	}
-	key := h.Digest(spec.File, spec.Dir, spec.Name)
+	key := h.Digest(spec.Job.File, spec.Job.Dir, spec.Label)
 	name, err := state.OpenFile(filepath.Join(names, key), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, err
@@ -85,7 +86,7 @@ func (s *Store) start(ctx context.Context, spec *runner.JobSpec) (*handle, error
 					return nil, err
 				}
 			default:
-				return nil, &RunningError{spec.Name, info.ID}
+				return nil, &RunningError{spec.Label, info.ID}
 			}
 		}
 	}
@@ -170,7 +171,7 @@ func (s *Store) keeper(ctx context.Context, id string, spec *runner.JobSpec, h *
 	} else if path, err = safety.LookPath(argv[0], os.Getenv("PATH"), "/"); err != nil {
 		return err
 	}
-	argv = append(append([]string{}, argv...), KeeperArg, spec.Name)
+	argv = append(append([]string{}, argv...), KeeperArg, spec.Label)
 	proc, err := os.StartProcess(path, argv, &os.ProcAttr{
 		Dir:   "/", // it keeps no file system busy
 		Env:   []string{"GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0"},
@@ -228,7 +229,7 @@ func (s *Store) keeper(ctx context.Context, id string, spec *runner.JobSpec, h *
 		return fmt.Errorf("the keeper (pid %d) says nothing: %w", proc.Pid, err)
 	}
 	if a.Error != "" {
-		return &runner.StartError{Path: spec.Name, Code: a.Code, Msg: a.Error}
+		return &runner.StartError{Path: spec.Label, Code: a.Code, Msg: a.Error}
 	}
 	return nil
 }
@@ -303,11 +304,11 @@ func eachString(v reflect.Value, f func(string) string) {
 
 // newFile returns what is known of a job before it has started.
 func newFile(id string, spec *runner.JobSpec, h *state.Hasher) *file {
-	redactor, _ := safety.NewRedactor(spec.Hidden)
+	redactor, _ := safety.NewRedactor(spec.Job.Hidden)
 	f := &file{Version: version, Boot: procfs.BootID()}
 	f.Info = Info{
-		ID: id, Name: spec.Name, File: spec.File, Dir: spec.Dir, Params: map[string][]string{}, Command: spec.Command,
-		State: StateStarting, Created: time.Now(), Nested: spec.Nested, Restart: spec.Restart.Policy.String(), Environ: environ(spec, h),
+		ID: id, Name: spec.Label, File: spec.Job.File, Dir: spec.Job.Dir, Params: map[string][]string{}, Command: spec.Command(),
+		State: StateStarting, Created: time.Now(), Nested: spec.Job.Nested, Restart: string(spec.Job.Restart.Policy), Environ: environ(spec, h),
 	}
 	clean := func(words []string) []string {
 		out := make([]string, len(words))
@@ -317,33 +318,26 @@ func newFile(id string, spec *runner.JobSpec, h *state.Hasher) *file {
 		}
 		return out
 	}
-	for name, words := range spec.Params {
+	for name, words := range spec.Job.Params {
 		f.Params[name] = clean(words)
 	}
-	if spec.Args != nil {
-		f.Args = clean(spec.Args)
+	if spec.Job.Args != nil {
+		f.Args = clean(spec.Job.Args)
 	}
-	clean([]string{spec.Dir, spec.File})
+	clean([]string{spec.Job.Dir, spec.Job.File})
 	return f
 }
 
 // environ returns digests of the variables of a job.
 func environ(spec *runner.JobSpec, h *state.Hasher) map[string]string {
 	out := map[string]string{}
-	var add func([]runner.JobStage)
-	add = func(stages []runner.JobStage) {
-		for i := range stages {
-			for _, kv := range stages[i].Env {
-				if name, value, ok := strings.Cut(kv, "="); ok {
-					out[name] = h.Digest(value)
-				}
-			}
-			for _, b := range stages[i].Tee {
-				add(b.Chain)
+	spec.Each(func(st *step.Stage) {
+		for _, kv := range st.Env {
+			if name, value, ok := strings.Cut(kv, "="); ok {
+				out[name] = h.Digest(value)
 			}
 		}
-	}
-	add(spec.Stages)
+	})
 	return out
 }
 

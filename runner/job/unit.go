@@ -1,7 +1,5 @@
 package job
 
-// This file holds what systemd is told to do instead of a keeper.
-
 import (
 	"fmt"
 	"os"
@@ -12,9 +10,10 @@ import (
 
 	"github.com/alessio/shellescape"
 
-	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner"
 	"github.com/pipe-runner/pipe/runner/internal/state"
+	"github.com/pipe-runner/pipe/runner/internal/step"
 )
 
 // Unit returns a unit file for systemd that does what a job does. A plain program
@@ -26,8 +25,8 @@ func Unit(info *Info, spec *runner.JobSpec, pipe string) (string, error) {
 	fmt.Fprintf(&b, "[Unit]\nDescription=%s\n\n[Service]\nType=exec\n", unitText(info.Name+", a job of "+info.File))
 	st := spec.Stages[0]
 	words := append([]string{}, st.Args...)
-	plain := len(spec.Stages) == 1 && !st.Shell && st.Input == "" && len(spec.Hidden) == 0 && spec.Timeout == 0 && spec.IdleTimeout == 0 && len(st.Stdio) == 3
-	dir := spec.Dir
+	plain := len(spec.Stages) == 1 && !st.UsesShell() && st.Input == "" && len(spec.Job.Hidden) == 0 && spec.Timeout == 0 && spec.IdleTimeout == 0 && len(st.Stdio) == 3
+	dir := spec.Job.Dir
 	if plain {
 		path, err := runner.Local{}.LookPath(st.Program, st.Path, st.Dir)
 		if err != nil {
@@ -42,16 +41,16 @@ func Unit(info *Info, spec *runner.JobSpec, pipe string) (string, error) {
 			}
 		}
 		for fd, key := range []string{"", "StandardOutput", "StandardError"} {
-			switch {
-			case fd == 0 && st.Stdio[fd] == pipeline.StdioFile:
-				fmt.Fprintf(&b, "StandardInput=file:%s\n", unitText(st.Files[fd]))
+			switch io := st.Stdio[fd]; {
+			case fd == 0 && io.Kind == step.StdioFile:
+				fmt.Fprintf(&b, "StandardInput=file:%s\n", unitText(io.Path))
 			case fd == 0:
-			case st.Stdio[fd] == pipeline.StdioIgnore:
+			case io.Kind == step.StdioIgnore:
 				fmt.Fprintf(&b, "%s=null\n", key)
-			case st.Stdio[fd] == pipeline.StdioFile && st.Append[fd]:
-				fmt.Fprintf(&b, "%s=append:%s\n", key, unitText(st.Files[fd]))
-			case st.Stdio[fd] == pipeline.StdioFile:
-				fmt.Fprintf(&b, "%s=truncate:%s\n", key, unitText(st.Files[fd]))
+			case io.Kind == step.StdioFile && io.Append:
+				fmt.Fprintf(&b, "%s=append:%s\n", key, unitText(io.Path))
+			case io.Kind == step.StdioFile:
+				fmt.Fprintf(&b, "%s=truncate:%s\n", key, unitText(io.Path))
 			}
 		}
 	} else {
@@ -74,41 +73,37 @@ func Unit(info *Info, spec *runner.JobSpec, pipe string) (string, error) {
 		}
 		b.WriteString(strings.ReplaceAll(unitWord(w), "$", "$$")) // ExecStart alone expands variables
 	}
-	opts := st.Options
-	fmt.Fprintf(&b, "\nKillMode=control-group\nKillSignal=%s\n", pipeline.SignalName(spec.KillSignal))
-	if spec.KillAfter > 0 {
-		fmt.Fprintf(&b, "TimeoutStopSec=%s\n", seconds(spec.KillAfter))
+	fmt.Fprintf(&b, "\nKillMode=control-group\nKillSignal=%s\n", signame.Name(st.KillSignal))
+	if grace := spec.Grace(); grace > 0 {
+		fmt.Fprintf(&b, "TimeoutStopSec=%s\n", seconds(grace))
 	} else {
 		b.WriteString("TimeoutStopSec=infinity\n")
 	}
-	if len(st.Codes) > 0 {
-		fmt.Fprintf(&b, "SuccessExitStatus=%s\n", strings.Trim(fmt.Sprint(st.Codes), "[]"))
+	if len(st.SuccessCodes) > 0 {
+		fmt.Fprintf(&b, "SuccessExitStatus=%s\n", strings.Trim(fmt.Sprint(st.SuccessCodes), "[]"))
 	}
-	if plain && opts.UID != nil {
-		fmt.Fprintf(&b, "User=%d\n", *opts.UID)
+	if plain && st.UID != nil {
+		fmt.Fprintf(&b, "User=%d\n", *st.UID)
 	}
-	if plain && opts.GID != nil {
-		fmt.Fprintf(&b, "Group=%d\n", *opts.GID)
+	if plain && st.GID != nil {
+		fmt.Fprintf(&b, "Group=%d\n", *st.GID)
 	}
-	r := spec.Restart
-	switch r.Policy {
-	case pipeline.RestartNever:
+	r := spec.Job.Restart
+	if r.Policy == step.RestartNever {
 		b.WriteString("Restart=no\n")
-	case pipeline.RestartOnFailure:
-		b.WriteString("Restart=on-failure\n")
-	case pipeline.RestartAlways:
-		b.WriteString("Restart=always\n")
+	} else { // the policies have systemd's names
+		fmt.Fprintf(&b, "Restart=%s\n", r.Policy)
 	}
-	if r.Policy != pipeline.RestartNever {
-		fmt.Fprintf(&b, "RestartSec=%s\n", seconds(r.FirstDelay()))
+	if r.Policy != step.RestartNever {
+		fmt.Fprintf(&b, "RestartSec=%s\n", seconds(r.Delay))
 		if !r.Fixed {
 			b.WriteString("# systemd 254 and later:\nRestartSteps=6\nRestartMaxDelaySec=60\n")
 		}
 	}
 	b.WriteString("\n[Install]\nWantedBy=default.target\n")
 	text := b.String()
-	if r.Policy != pipeline.RestartNever && r.RestartLimit() > 0 {
-		limit := fmt.Sprintf("StartLimitBurst=%d\nStartLimitIntervalSec=%s\n", r.RestartLimit()+1, seconds(r.Span()))
+	if r.Policy != step.RestartNever && r.Most > 0 {
+		limit := fmt.Sprintf("StartLimitBurst=%d\nStartLimitIntervalSec=%s\n", r.Most+1, seconds(r.Window))
 		text = strings.Replace(text, "\n[Service]", limit+"\n[Service]", 1)
 	}
 	return text, nil

@@ -3,8 +3,6 @@
 // processes take no real time.
 package runnertest
 
-// This file holds the fake engine.
-
 import (
 	"context"
 	"io"
@@ -12,14 +10,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pipe-runner/pipe/runner"
+	"github.com/pipe-runner/pipe/runner/engine"
 )
 
-// Engine is a fake [runner.Engine]. The zero value starts processes that end
+// Engine is a fake [engine.Engine]. The zero value starts processes that end
 // at once with exit code 0. Its methods may be called by several goroutines.
 type Engine struct {
 	// Behave says how a process behaves; nil: the zero Behaviour.
-	Behave func(c *runner.Cmd) Behaviour
+	Behave func(c *engine.Cmd) Behaviour
 
 	mu      sync.Mutex
 	started []string
@@ -32,7 +30,7 @@ type Behaviour struct {
 	Err    error         // Start fails with it
 	Output string        // written to stdout at the start
 	For    time.Duration // how long it runs
-	Status runner.Status // how it ends by itself
+	Status engine.Status // how it ends by itself
 	Ignore bool          // it ignores all signals but SIGKILL
 }
 
@@ -51,7 +49,7 @@ func (e *Engine) Most() int {
 }
 
 // Start starts a fake process.
-func (e *Engine) Start(ctx context.Context, c *runner.Cmd) (runner.Process, error) {
+func (e *Engine) Start(ctx context.Context, c *engine.Cmd) (engine.Process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -85,7 +83,7 @@ type process struct {
 func (p *process) Pid() int { return 0 }
 
 // Wait returns after the time of the behaviour, or a signal.
-func (p *process) Wait() runner.Status {
+func (p *process) Wait() engine.Status {
 	defer func() {
 		p.e.mu.Lock()
 		p.e.running--
@@ -100,7 +98,7 @@ func (p *process) Wait() runner.Status {
 			return p.b.Status
 		case sig := <-p.signals:
 			if !p.b.Ignore || sig == syscall.SIGKILL {
-				return runner.Status{Code: 128 + int(sig), Signal: sig}
+				return engine.Killed(sig)
 			}
 		}
 	}
@@ -110,21 +108,10 @@ func (p *process) Wait() runner.Status {
 func (p *process) Closed() <-chan struct{} { return p.closed }
 
 // Signal ends the process unless it ignores the signal.
-func (p *process) Signal(sig syscall.Signal) {
+func (p *process) Signal(sig syscall.Signal) error {
 	select {
 	case p.signals <- sig:
-	default:
+	default: // it has more than enough of them
 	}
+	return nil
 }
-
-// Left reports false.
-func (p *process) Left() bool { return false }
-
-// End returns nothing.
-func (p *process) End(syscall.Signal, time.Duration) []string { return nil }
-
-// Holders returns nothing.
-func (p *process) Holders() []string { return nil }
-
-// Release does nothing.
-func (p *process) Release(bool) {}

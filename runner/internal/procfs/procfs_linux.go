@@ -158,3 +158,35 @@ func read(path string) []byte {
 		}
 	}
 }
+
+// Holders names the processes that have the other end of a pipe open, this
+// program left out: "sleep (pid 12)".
+func Holders(pipes []*os.File) []string {
+	want := map[string]bool{}
+	for _, f := range pipes {
+		if rc, err := f.SyscallConn(); err == nil {
+			_ = rc.Control(func(fd uintptr) {
+				if link, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(fd))); err == nil {
+					want[link] = true
+				}
+			})
+		}
+	}
+	var out []string
+	procs, _ := os.ReadDir("/proc")
+	for _, e := range procs {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		fds, _ := os.ReadDir("/proc/" + e.Name() + "/fd")
+		for _, f := range fds {
+			if link, err := os.Readlink("/proc/" + e.Name() + "/fd/" + f.Name()); err == nil && want[link] {
+				s, _ := ReadStat(pid)
+				out = append(out, s.Comm+" (pid "+e.Name()+")")
+				break
+			}
+		}
+	}
+	return out
+}

@@ -88,7 +88,11 @@ func Seal(v any) ([]byte, error) {
 	return fmt.Appendf(make([]byte, 0, len(body)+10), "%08x %s\n", crc32.Checksum(body, castagnoli()), body), nil
 }
 
-var ErrTorn = errors.New("it is torn or was changed: its checksum does not hold")
+// Torn is what there is to say of something whose checksum does not hold.
+const Torn = "is torn or was changed: its checksum does not hold"
+
+// ErrTorn tells that a line is not as Seal made it.
+var ErrTorn = errors.New("it " + Torn)
 
 // Unseal reads a line that Seal made into v.
 func Unseal(line []byte, v any) error {

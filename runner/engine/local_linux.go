@@ -1,0 +1,209 @@
+package engine
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/pipe-runner/pipe/runner/internal/procfs"
+	"github.com/pipe-runner/pipe/runner/internal/tty"
+)
+
+func wantPidfd(sys *syscall.SysProcAttr, fd *int) { sys.PidFD = fd }
+
+func deathSignal(sys *syscall.SysProcAttr, sig syscall.Signal) { sys.Pdeathsig = sig }
+
+func maxRSS(ru *syscall.Rusage) int64 { return ru.Maxrss << 10 }
+
+// awaitExit parks until the process has exited, and leaves it to be reaped.
+func (p *process) awaitExit() {
+	if p.terminal != nil {
+		p.awaitOnTerminal()
+	}
+	if p.pidfd >= 0 {
+		fd := p.pidfd
+		if unix.SetNonblock(fd, true) == nil {
+			f := os.NewFile(uintptr(fd), "pidfd")
+			defer f.Close()
+			if rc, err := f.SyscallConn(); err == nil {
+				err = rc.Read(func(uintptr) bool { return exited(p.pid, unix.WNOHANG) })
+				if err == nil {
+					return
+				}
+			}
+		}
+	}
+	exited(p.pid, 0)
+}
+
+// awaitOnTerminal waits for the exit of a process that owns the terminal. When
+// it is stopped from there (Ctrl-Z), the group that owned the terminal before
+// is stopped with it, as the job that it is to the shell; when that goes on, so
+// does the process. Only one process is waited for like this, by a thread.
+func (p *process) awaitOnTerminal() {
+	for {
+		info, err := waitInfo(p.pid, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT)
+		if err != nil || info.Code != cldStopped {
+			return
+		}
+		var ws unix.WaitStatus
+		if _, err := unix.Wait4(p.pid, &ws, unix.WUNTRACED|unix.WNOHANG, nil); err != nil {
+			return
+		}
+		foreground, _ := tty.Owner(p.terminal)
+		if sig := ws.StopSignal(); (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && (foreground == p.owner || foreground == p.pid) {
+			tty.Give(p.terminal, p.pid, nil)
+			_ = syscall.Kill(-p.pid, syscall.SIGCONT)
+			continue
+		}
+		modes, _ := term.GetState(int(p.terminal.Fd()))
+		if foreground == p.pid {
+			tty.Give(p.terminal, p.owner, p.modes)
+		}
+		_ = syscall.Kill(-p.owner, syscall.SIGTSTP)
+		info, err = waitInfo(p.pid, unix.WEXITED|unix.WCONTINUED|unix.WNOWAIT)
+		if err != nil || info.Code != cldContinued {
+			return
+		}
+		_, _ = waitInfo(p.pid, unix.WCONTINUED|unix.WNOHANG)
+		if foreground, _ = tty.Owner(p.terminal); foreground == p.owner { // fg, not bg
+			tty.Give(p.terminal, p.pid, modes)
+			_ = syscall.Kill(-p.pid, syscall.SIGCONT) // it may have been stopped by a read meanwhile
+		}
+	}
+}
+
+// Values of si_code, from asm-generic/siginfo.h.
+const (
+	cldStopped   = 5
+	cldContinued = 6
+)
+
+func waitInfo(pid, flags int) (unix.Siginfo, error) {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, pid, &info, flags, nil)
+		if err != unix.EINTR {
+			return info, err
+		}
+	}
+}
+
+// exited waits for the exit without reaping. An error counts as an exit: there
+// is nothing to wait for then.
+func exited(pid, flags int) bool {
+	info, err := waitInfo(pid, unix.WEXITED|unix.WNOWAIT|flags)
+	return err != nil || info.Signo != 0
+}
+
+// findExtra notes the descendants that are not in the group.
+func (p *process) findExtra() {
+	known := map[int]bool{p.pid: true}
+	for _, m := range p.extra {
+		known[m.pid] = true
+	}
+	for _, pid := range procfs.Descendants(p.pid) {
+		if known[pid] {
+			continue
+		}
+		if s, ok := procfs.ReadStat(pid); ok && s.Pgrp != p.pid {
+			p.extra = append(p.extra, openMember(pid, s.Comm))
+		}
+	}
+}
+
+func openMember(pid int, name string) member {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		fd = -1
+	}
+	return member{pid, fd, name + " (pid " + strconv.Itoa(pid) + ")"}
+}
+
+func closeMembers(ms []member) {
+	for i := range ms {
+		if ms[i].fd >= 0 {
+			_ = unix.Close(ms[i].fd)
+			ms[i].fd = -1
+		}
+	}
+}
+
+func (p *process) signalExtra(sig syscall.Signal) error {
+	var errs error
+	for _, m := range p.extra {
+		var err error
+		if m.fd >= 0 {
+			err = unix.PidfdSendSignal(m.fd, sig, nil, 0)
+		} else {
+			err = syscall.Kill(m.pid, sig)
+		}
+		errs = errors.Join(errs, gone(err))
+	}
+	return errs
+}
+
+// groupMembers returns the living processes of a group.
+func groupMembers(pgid int) []member {
+	d, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	names, _ := d.Readdirnames(-1)
+	_ = d.Close()
+	var out []member
+	for _, n := range names {
+		pid, err := strconv.Atoi(n)
+		if err != nil {
+			continue
+		}
+		if s, ok := procfs.ReadStat(pid); ok && s.Pgrp == pgid && !s.Gone() {
+			out = append(out, openMember(pid, s.Comm))
+		}
+	}
+	return out
+}
+
+// awaitGone waits until all members have ended, or the deadline (zero: none);
+// it reports whether they have.
+func awaitGone(ms []member, deadline time.Time) bool {
+	for _, m := range ms {
+		for m.fd < 0 { // a kernel without pidfd_open has no event for it
+			if s, ok := procfs.ReadStat(m.pid); !ok || s.Gone() {
+				break
+			}
+			if !deadline.IsZero() && time.Now().After(deadline) {
+				return false
+			}
+			time.Sleep(time.Millisecond)
+		}
+		for m.fd >= 0 {
+			timeout := -1
+			if !deadline.IsZero() {
+				timeout = max(0, int(time.Until(deadline).Milliseconds())+1)
+			}
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}}, timeout)
+			if err == unix.EINTR {
+				continue
+			}
+			if err == nil && n == 0 {
+				return false
+			}
+			break
+		}
+	}
+	return true
+}
+
+// childDir returns the name by which the child enters its directory.
+func childDir(c *Cmd) string {
+	if c.DirFile == nil {
+		return c.Dir
+	}
+	return "/proc/self/fd/" + strconv.Itoa(int(c.DirFile.Fd()))
+}

@@ -1,0 +1,35 @@
+package history
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+)
+
+// StateDir returns the folder where runs keep what outlives them: PIPE_STATE_DIR,
+// or pipe in XDG_STATE_HOME, or in .local/state of the home folder. environ is
+// a list of NAME=value.
+func StateDir(environ []string) (string, error) {
+	env := map[string]string{}
+	for _, kv := range environ {
+		for _, name := range []string{"PIPE_STATE_DIR", "XDG_STATE_HOME", "HOME"} {
+			if len(kv) > len(name) && kv[:len(name)+1] == name+"=" {
+				env[name] = kv[len(name)+1:]
+			}
+		}
+	}
+	switch {
+	case filepath.IsAbs(env["PIPE_STATE_DIR"]):
+		return env["PIPE_STATE_DIR"], nil
+	case env["PIPE_STATE_DIR"] != "":
+		return "", fmt.Errorf("PIPE_STATE_DIR is %q, and not an absolute path", env["PIPE_STATE_DIR"])
+	case filepath.IsAbs(env["XDG_STATE_HOME"]):
+		return filepath.Join(env["XDG_STATE_HOME"], "pipe"), nil
+	case filepath.IsAbs(env["HOME"]):
+		return filepath.Join(env["HOME"], ".local", "state", "pipe"), nil
+	}
+	return "", ErrNoState
+}
+
+// ErrNoState tells that nothing names a folder for state.
+var ErrNoState = errors.New("there is no folder for state: none of PIPE_STATE_DIR, XDG_STATE_HOME and HOME is set to an absolute path")

@@ -1,0 +1,692 @@
+// Package shell is the embedded shell: mvdan.cc/sh's interpreter on the seam.
+// Every program that shell text starts goes through the same Engine.Start as any
+// other, and leads a process group of its own; the tree of the text is all of
+// them.
+package shell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"mvdan.cc/sh/v3/expand"
+	"mvdan.cc/sh/v3/interp"
+	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/pipe-runner/pipe/runner/engine"
+	"github.com/pipe-runner/pipe/runner/internal/osfile"
+	"github.com/pipe-runner/pipe/runner/internal/procfs"
+	"github.com/pipe-runner/pipe/runner/internal/tty"
+	"github.com/pipe-runner/pipe/safety"
+)
+
+// Cmd is shell text with what it runs in: plain data but for the streams.
+type Cmd struct {
+	Text string
+	Vars []safety.Var // that the text reads and no child gets
+	Root *safety.Dir  // nothing outside of it is opened; nil: it is not confined
+	Set  []string     // options
+	Env  []string     // exactly these
+	Dir  string       // absolute
+	Path string       // where programs are looked up if Env has no PATH
+	// The streams, as those of an [engine.Cmd].
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Owned          []*os.File // those of the streams that are closed when the text has ended
+	UID, GID       *uint32    // of the programs that it starts; nil: the runner's
+	SigpipeFails   bool       // a program in a pipe of the text that ends by SIGPIPE has failed
+	Terminal       *os.File   // that its programs own while they run, if they read its stdin; nil: none
+	Step           string     // see [engine.Cmd]
+	Stage          int
+}
+
+// text is a running shell text. It is an [engine.Process] without a pid.
+type text struct {
+	engine engine.Engine
+	cmd    Cmd
+	tree   *syntax.File
+	cancel context.CancelFunc
+	done   chan struct{} // the text has ended
+	closed chan struct{}
+	close  sync.Once // of closed
+	status engine.Status
+
+	in        io.Reader
+	out, err  *os.File   // what the text and its children write to
+	ours      []*os.File // the ones of these that end with the text
+	copies    osfile.Copies
+	unwritten atomic.Pointer[error] // the first write of a built-in command that failed
+
+	mu       sync.Mutex
+	children map[engine.Process]chan struct{} // closed when the child has ended
+	over     []engine.Process                 // ended, but their trees have members left
+	stopping syscall.Signal
+	abandon  chan struct{} // closed when SIGKILL was asked for
+}
+
+// Start runs shell text. The error says why it cannot run: it is a
+// [engine.StartError], or that of a text that cannot be parsed. The end of ctx
+// does not end the text; its values reach the engine.
+func Start(ctx context.Context, e engine.Engine, c Cmd) (engine.Process, error) {
+	tree, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(c.Text), "")
+	if err != nil { // of a raw() value
+		return nil, fmt.Errorf("shell text: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s := &text{
+		engine: e, cmd: c, tree: tree, cancel: cancel,
+		done: make(chan struct{}), closed: make(chan struct{}), abandon: make(chan struct{}),
+		children: map[engine.Process]chan struct{}{},
+	}
+	r, err := s.interpreter()
+	if err != nil {
+		cancel()
+		osfile.Close(s.ours...)
+		s.copies.Abandon()
+		return nil, err
+	}
+	s.copies.Begin()
+	go s.run(ctx, r)
+	return s, nil
+}
+
+// interpreter opens the streams and returns what runs the text.
+func (s *text) interpreter() (*interp.Runner, error) {
+	if err := s.streams(); err != nil {
+		return nil, &engine.StartError{Path: "exec", Msg: err.Error(), Err: err}
+	}
+	c := &s.cmd
+	var params []string
+	for _, name := range c.Set {
+		params = append(params, "-o", name)
+	}
+	env := &environ{Environ: expand.ListEnviron(c.Env...), vars: map[string]string{}}
+	for _, v := range c.Vars {
+		env.vars[v.Name] = v.Value
+	}
+	opts := []interp.RunnerOption{
+		interp.Env(env),
+		interp.Params(params...),
+		interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return s.exec }),
+		interp.CallHandler(s.call),
+		interp.OpenHandler(s.open),
+		interp.Dir(c.Dir),
+	}
+	if c.Root != nil {
+		if _, err := c.Root.Stat(c.Dir); err != nil {
+			return nil, &engine.StartError{Path: c.Dir, Msg: fmt.Sprintf("cwd %s: %v", c.Dir, osfile.Cause(err)), Err: err}
+		}
+		opts = append(opts, interp.StatHandler(s.stat), interp.ReadDirHandler2(s.readDir), interp.AccessHandler(s.access))
+	}
+	opts = append(opts, interp.StdIO(s.in, s.writer(s.out), s.writer(s.err)))
+	r, err := interp.New(opts...)
+	if err != nil {
+		return nil, &engine.StartError{Path: c.Dir, Msg: fmt.Sprintf("cwd %s is not a directory", c.Dir), Err: err}
+	}
+	r.Reset()
+	env.started = true
+	return r, nil
+}
+
+// environ is exactly the variables of the step, all exported. The interpreter
+// would invent some that are not there when it starts; until then it is told
+// that they are.
+type environ struct {
+	expand.Environ
+	vars    map[string]string // not exported
+	started bool
+}
+
+// Get returns a variable.
+func (e *environ) Get(name string) expand.Variable {
+	if text, ok := e.vars[name]; ok {
+		return expand.Variable{Set: true, Kind: expand.String, Str: text}
+	}
+	v := e.Environ.Get(name)
+	if !v.IsSet() && !e.started {
+		switch name {
+		case "HOME", "UID", "EUID", "GID":
+			return expand.Variable{Set: true, Kind: expand.String}
+		}
+	}
+	return v
+}
+
+// Each calls f for each variable; a subshell is made from what it gives.
+func (e *environ) Each(f func(string, expand.Variable) bool) {
+	e.Environ.Each(f)
+	for name := range e.vars {
+		if !f(name, e.Get(name)) {
+			return
+		}
+	}
+}
+
+// run interprets the text, and then what it left in the background.
+func (s *text) run(ctx context.Context, r *interp.Runner) {
+	defer s.cancel()
+	if s.cmd.Terminal != nil {
+		defer tty.Own(s.cmd.Terminal)()
+	}
+	err := s.interpret(ctx, r, s.tree)
+	s.status = statusOf(err)
+	if sig := s.stoppedBy(); sig != 0 && ctx.Err() != nil {
+		s.status = engine.Killed(sig)
+	}
+	if err := s.unwritten.Load(); err != nil && s.status.OK() {
+		why := *err
+		var pe *os.PathError
+		if errors.As(why, &pe) {
+			why = fmt.Errorf("%s: %w", pe.Path, pe.Err)
+		}
+		if s.err != nil {
+			fmt.Fprintf(s.err, "cannot write to %v\n", why)
+		}
+		s.status = engine.Status{Code: 1}
+	}
+	close(s.done)
+	if background(s.tree) {
+		lit := func(s string) *syntax.Word { return &syntax.Word{Parts: []syntax.WordPart{&syntax.Lit{Value: s}}} }
+		wait := &syntax.Stmt{ // silent, also under xtrace
+			Cmd:    &syntax.CallExpr{Args: []*syntax.Word{lit("wait")}},
+			Redirs: []*syntax.Redirect{{Op: syntax.RdrOut, N: &syntax.Lit{Value: "2"}, Word: lit(os.DevNull)}},
+		}
+		_ = s.interpret(ctx, r, wait)
+	}
+	osfile.Close(s.ours...)
+	<-s.copies.Done()
+	s.close.Do(func() { close(s.closed) })
+}
+
+// interpret runs text. The interpreter panics on some values, such as patterns
+// that are not UTF-8: that is a failure of the text.
+func (s *text) interpret(ctx context.Context, r *interp.Runner, n syntax.Node) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the embedded shell broke down: %v", p)
+			if s.err != nil {
+				fmt.Fprintf(s.err, "%v; write shell: bash (or sh) on the step\n", err)
+			}
+		}
+	}()
+	return r.Run(ctx, n)
+}
+
+// streams gives the text a file for each stream. As with a process, what is
+// not a file is copied from a pipe, which the children of the text hold too.
+func (s *text) streams() (err error) {
+	s.ours = s.cmd.Owned
+	if s.in = s.cmd.Stdin; s.in != nil {
+		if _, ok := s.in.(*os.File); !ok {
+			pr, err := s.copies.To(s.in)
+			if err != nil {
+				return err
+			}
+			s.in, s.ours = pr, append(s.ours, pr)
+		}
+	}
+	if s.out, err = s.stream(s.cmd.Stdout); err != nil {
+		return err
+	}
+	if s.err = s.out; s.cmd.Stderr != s.cmd.Stdout {
+		s.err, err = s.stream(s.cmd.Stderr)
+	}
+	return err
+}
+
+func (s *text) stream(w io.Writer) (*os.File, error) {
+	switch w := w.(type) {
+	case nil:
+		return nil, nil
+	case *os.File:
+		return w, nil
+	}
+	pw, err := s.copies.From(w)
+	if err == nil {
+		s.ours = append(s.ours, pw)
+	}
+	return pw, err
+}
+
+// sink is a file that the text writes to. Built-in commands do not notice that
+// a write failed; the text as a whole fails then.
+type sink struct {
+	*os.File
+	s *text
+}
+
+// Write writes to the file.
+func (k *sink) Write(b []byte) (int, error) {
+	n, err := k.File.Write(b)
+	if err != nil && !errors.Is(err, syscall.EPIPE) {
+		k.s.unwritten.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+// WriteString writes to the file.
+func (k *sink) WriteString(text string) (int, error) { return k.Write([]byte(text)) }
+
+// writer returns the file as a writer that is nil where the file is.
+func (s *text) writer(f *os.File) io.Writer {
+	if f == nil {
+		return nil
+	}
+	return &sink{f, s}
+}
+
+// fileOf returns the file that a stream of the text is, or nil.
+func fileOf(w io.Writer) *os.File {
+	switch w := w.(type) {
+	case *sink:
+		return w.File
+	case *os.File:
+		return w
+	}
+	return nil
+}
+
+// statusOf returns the status that an error of the interpreter stands for.
+func statusOf(err error) engine.Status {
+	var code interp.ExitStatus
+	switch {
+	case err == nil:
+		return engine.Status{}
+	case errors.As(err, &code):
+		return engine.Status{Code: int(code)}
+	}
+	return engine.Status{Code: 1}
+}
+
+// background reports whether the text starts anything with &.
+func background(f *syntax.File) bool {
+	found := false
+	syntax.Walk(f, func(n syntax.Node) bool {
+		if st, ok := n.(*syntax.Stmt); ok && st.Background {
+			found = true
+		}
+		return !found
+	})
+	return found
+}
+
+// call ends a subshell whose reader has gone, when it is about to write: a
+// shell of its own process would get SIGPIPE then. As in a pipe of stages that
+// is no failure.
+func (s *text) call(ctx context.Context, args []string) ([]string, error) {
+	switch args[0] {
+	case "test", "[":
+		result, decided, err := classicTest(args)
+		switch {
+		case err != nil:
+			return []string{testError, args[0], err.Error()}, nil
+		case decided && result:
+			return []string{"true"}, nil
+		case decided:
+			return []string{"false"}, nil
+		}
+	case "echo", "printf", "pwd", "type", "help":
+		if f := fileOf(interp.HandlerCtx(ctx).Stdout); f != nil && osfile.OtherEndGone(f) {
+			if s.cmd.SigpipeFails {
+				return []string{"exit", strconv.Itoa(engine.SignalCode(syscall.SIGPIPE))}, nil
+			}
+			return []string{"exit", "0"}, nil
+		}
+		if args[0] == "echo" && (len(args) < 2 || !strings.HasPrefix(args[1], "-")) {
+			// In one write: those of jobs in the background would mix.
+			return []string{"printf", "%s\n", strings.Join(args[1:], " ")}, nil
+		}
+	}
+	return args, nil
+}
+
+// testError is the name of the command that fails as a test does whose operand
+// is no number.
+const testError = "\x00test"
+
+// open opens a file for a redirection without ever blocking: a FIFO is waited
+// for at its other end, so that the text can be cancelled meanwhile.
+func (s *text) open(ctx context.Context, path string, flag int, perm os.FileMode) (io.ReadWriteCloser, error) {
+	hc := interp.HandlerCtx(ctx)
+	if path == "" {
+		return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOENT}
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(hc.Dir, path)
+	}
+	switch path { // the step's streams, and not this program's
+	case "/dev/stdout":
+		return dupStream(fileOf(hc.Stdout), s)
+	case "/dev/stderr":
+		return dupStream(fileOf(hc.Stderr), s)
+	}
+	f, err := osfile.Open(ctx, s.cmd.Root, path, flag, perm)
+	var out *safety.OutsideError
+	if errors.As(err, &out) { // the interpreter reports this type only
+		err = &os.PathError{Op: "open", Path: path, Err: osfile.Cause(err)}
+	}
+	if err != nil || flag&(os.O_WRONLY|os.O_RDWR) == 0 {
+		return f, err
+	}
+	return &sink{f, s}, nil
+}
+
+// dupStream returns a stream of the text once more; the null device where it has
+// no file.
+func dupStream(f *os.File, s *text) (io.ReadWriteCloser, error) {
+	if f == nil {
+		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	}
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var again *os.File
+	cerr := rc.Control(func(fd uintptr) { again, err = osfile.Dup(int(fd)) })
+	if err = errors.Join(cerr, err); err != nil {
+		return nil, err
+	}
+	return &sink{again, s}, nil
+}
+
+// stat, readDir and access are what the text learns of files where it is
+// confined.
+func (s *text) stat(ctx context.Context, path string, follow bool) (fs.FileInfo, error) {
+	if path = s.abs(ctx, path); follow {
+		return s.cmd.Root.Stat(path)
+	}
+	return s.cmd.Root.Lstat(path)
+}
+
+func (s *text) readDir(ctx context.Context, path string) ([]fs.DirEntry, error) {
+	f, err := s.cmd.Root.OpenFile(s.abs(ctx, path), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	list, err := f.ReadDir(-1)
+	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return list, err
+}
+
+func (s *text) access(ctx context.Context, path string, mode interp.AccessMode) error {
+	info, err := s.cmd.Root.Stat(s.abs(ctx, path))
+	if err != nil {
+		return err
+	}
+	// The mode bits decide; who is confined here is no other user.
+	if info.Mode().Perm()&(fs.FileMode(mode)*0o111) == 0 {
+		return fs.ErrPermission
+	}
+	return nil
+}
+
+func (s *text) abs(ctx context.Context, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(interp.HandlerCtx(ctx).Dir, path)
+}
+
+// exec starts a program for the text and waits for it.
+func (s *text) exec(ctx context.Context, args []string) error {
+	hc := interp.HandlerCtx(ctx)
+	if args[0] == testError {
+		fmt.Fprintf(hc.Stderr, "%s: %s\n", args[1], args[2])
+		return interp.ExitStatus(2)
+	}
+	var env []string
+	hc.Env.Each(func(name string, v expand.Variable) bool {
+		if v.Exported && v.Kind == expand.String {
+			env = append(env, name+"="+v.String())
+		}
+		return true
+	})
+	env = lastWins(env)
+	search := s.cmd.Path
+	if v := hc.Env.Get("PATH"); v.IsSet() {
+		search = v.String()
+	}
+	path, err := engine.LookPath(s.engine, args[0], search, hc.Dir)
+	if err != nil {
+		fmt.Fprintf(hc.Stderr, "%s: %v\n", args[0], err)
+		if errors.Is(err, safety.ErrNotFound) {
+			return interp.ExitStatus(engine.CodeNotFound)
+		}
+		return interp.ExitStatus(engine.CodeCannotStart)
+	}
+	c := &engine.Cmd{
+		Path: path, Args: args, Env: env, Dir: hc.Dir, Stdin: hc.Stdin,
+		Stdout: s.childStream(hc.Stdout), Stderr: s.childStream(hc.Stderr),
+		UID: s.cmd.UID, GID: s.cmd.GID, Step: s.cmd.Step, Stage: s.cmd.Stage,
+	}
+	if hc.Stdin == s.in {
+		c.Terminal = s.cmd.Terminal
+	}
+	if c.DirFile, err = engine.OpenDir(s.cmd.Root, c.Dir); err != nil {
+		fmt.Fprintf(hc.Stderr, "%s: %v\n", args[0], err)
+		return interp.ExitStatus(engine.CodeCannotStart)
+	}
+	if c.DirFile != nil {
+		defer c.DirFile.Close()
+	}
+	st, err := s.child(ctx, c)
+	if errors.Is(err, syscall.ENOEXEC) { // as a shell does with a script that has no #! line
+		c.Path, c.Args = "/bin/sh", append([]string{"sh", path}, args[1:]...)
+		st, err = s.child(ctx, c)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		fmt.Fprintf(hc.Stderr, "%s: %v\n", args[0], err)
+		var se *engine.StartError
+		if errors.As(err, &se) {
+			return interp.ExitStatus(se.ExitCode())
+		}
+		return interp.ExitStatus(engine.CodeCannotStart)
+	}
+	if st.Signal == syscall.SIGPIPE && !s.cmd.SigpipeFails && fileOf(hc.Stdout) != s.out {
+		return nil // its reader, inside of the text, had enough
+	}
+	if st.Code != 0 {
+		return interp.ExitStatus(st.Code)
+	}
+	return nil
+}
+
+// childStream returns what a child gets for a stream of the text.
+func (s *text) childStream(w io.Writer) io.Writer {
+	if w == io.Discard {
+		return nil
+	}
+	if f := fileOf(w); f != nil {
+		return f
+	}
+	return w
+}
+
+func lastWins(env []string) []string {
+	at := make(map[string]int, len(env))
+	out := env[:0]
+	for _, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		if i, ok := at[name]; ok {
+			out[i] = kv
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, kv)
+	}
+	return out
+}
+
+// child starts a program and waits for it, unless the step is being ended.
+func (s *text) child(ctx context.Context, c *engine.Cmd) (engine.Status, error) {
+	s.mu.Lock()
+	if s.stopping != 0 {
+		s.mu.Unlock()
+		return engine.Status{}, context.Canceled
+	}
+	// Under the lock, so that a signal that comes now reaches the child too.
+	p, err := engine.Start(ctx, s.engine, c)
+	if err != nil {
+		s.mu.Unlock()
+		return engine.Status{}, err
+	}
+	ended := make(chan struct{})
+	s.children[p] = ended
+	s.mu.Unlock()
+	st := p.Wait()
+	if fileOf(c.Stdout) == nil || fileOf(c.Stderr) == nil {
+		// What it printed is on its way to the text, as in x=$(command).
+		select {
+		case <-p.Closed():
+		case <-ctx.Done():
+			engine.Release(p, true)
+		}
+	}
+	close(ended)
+	s.mu.Lock()
+	delete(s.children, p)
+	if engine.Left(p) { // a group that is empty stays so, and its number may become another's
+		s.over = append(s.over, p)
+	}
+	s.mu.Unlock()
+	if st.Err != nil {
+		return st, st.Err
+	}
+	return st, nil
+}
+
+// Pid returns 0: the text has no process of its own.
+func (s *text) Pid() int { return 0 }
+
+// Wait returns when the text has ended, or has been told to by SIGKILL.
+func (s *text) Wait() engine.Status {
+	select {
+	case <-s.done:
+		return s.status
+	case <-s.abandon:
+	}
+	// A text between two commands stops at the next one. One that expands a
+	// variable for seconds cannot be stopped; it is left behind.
+	select {
+	case <-s.done:
+	case <-time.After(time.Second):
+	}
+	return engine.Killed(syscall.SIGKILL)
+}
+
+func (s *text) stoppedBy() syscall.Signal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping
+}
+
+// Closed is closed when the text, its background and all streams have ended.
+func (s *text) Closed() <-chan struct{} { return s.closed }
+
+// Signal sends a signal to every child. One that asks for an end stops the
+// text as well.
+func (s *text) Signal(sig syscall.Signal) error {
+	s.mu.Lock()
+	all := append(slices.Collect(maps.Keys(s.children)), s.over...)
+	ends := !tty.JobControl(sig)
+	if ends {
+		s.stopping = sig
+	}
+	if sig == syscall.SIGKILL {
+		select {
+		case <-s.abandon:
+		default:
+			close(s.abandon)
+		}
+	}
+	s.mu.Unlock()
+	var errs error
+	for _, p := range all {
+		errs = errors.Join(errs, p.Signal(sig))
+	}
+	if ends {
+		s.cancel()
+		for _, f := range s.ours {
+			_ = f.SetDeadline(time.Now()) // a read or write that blocks ends
+		}
+	}
+	return errs
+}
+
+// End ends what is left of the trees of all children.
+func (s *text) End(sig syscall.Signal, grace time.Duration) []string {
+	s.mu.Lock()
+	live := maps.Clone(s.children)
+	over := slices.Clone(s.over)
+	s.stopping = sig
+	s.mu.Unlock()
+	s.cancel()
+	var left []string
+	for p := range live {
+		if name, ok := p.(fmt.Stringer); ok {
+			left = append(left, name.String())
+		}
+		_ = p.Signal(sig) // what it does not reach is waited for, and then killed
+	}
+	var kill <-chan time.Time
+	if grace > 0 {
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		kill = timer.C
+	}
+	for p, ended := range live {
+		select {
+		case <-ended:
+		case <-kill:
+			for p := range live {
+				_ = p.Signal(syscall.SIGKILL)
+			}
+			<-ended
+			kill = nil
+		}
+		left = append(left, engine.End(p, sig, grace)...)
+	}
+	for _, p := range over {
+		left = append(left, engine.End(p, sig, grace)...)
+	}
+	return left
+}
+
+// Left reports whether any child, or a tree of one, lives.
+func (s *text) Left() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.children) > 0 || slices.ContainsFunc(s.over, engine.Left)
+}
+
+// Holders names the processes that keep a stream open.
+func (s *text) Holders() []string { return procfs.Holders(s.copies.Ends()) }
+
+// Release ends the copying. With force the text itself is given up too, which
+// may hang in a read that nothing can end.
+func (s *text) Release(force bool) {
+	s.cancel()
+	s.copies.Release(force)
+	if force {
+		s.close.Do(func() { close(s.closed) })
+	}
+}

@@ -1,0 +1,289 @@
+package step
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pipe-runner/pipe/runner/engine"
+)
+
+// stopping is how far the end of a step that was told to end has come. It belongs
+// to the goroutine of the execution.
+type stopping struct {
+	asked     <-chan struct{} // the context's; nil once that has been seen
+	force     <-chan struct{} // nil once it has been seen
+	kill      <-chan time.Time
+	timer     *time.Timer // of kill
+	idle      *time.Timer // nil: there is no idleTimeout
+	signalled bool        // the processes were sent a signal
+}
+
+// timers stops the timers.
+func (s *stopping) timers() {
+	for _, t := range []*time.Timer{s.timer, s.idle} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+}
+
+// begin ends the processes as the context says: the signal now, SIGKILL after
+// the grace.
+func (ex *execution) begin() *Stop {
+	ex.stop.asked = nil
+	how := StopOf(ex.ctx)
+	grace := ex.spec.Grace()
+	if how.Grace != nil {
+		grace = *how.Grace
+	}
+	if how.Grace != nil && grace == 0 {
+		ex.kill()
+		return how
+	}
+	ex.signal(how.Signal)
+	if grace > 0 {
+		ex.stop.timer = time.NewTimer(grace)
+		ex.stop.kill = ex.stop.timer.C
+	}
+	return how
+}
+
+// kill ends the processes at once.
+func (ex *execution) kill() { ex.signal(syscall.SIGKILL) }
+
+// signal reaches every tree of the step; 0 is the killSignal of each stage.
+func (ex *execution) signal(sig syscall.Signal) {
+	ex.stop.signalled = true
+	for _, p := range ex.procs {
+		if p.handle == nil {
+			continue
+		}
+		own := sig
+		if own == 0 {
+			own = p.spec.KillSignal
+		}
+		if err := p.handle.Signal(own); err != nil {
+			ex.warn(fmt.Sprintf("cannot send %s to %s: %v", engine.Killed(own), name(p), err))
+		}
+	}
+}
+
+// name returns what a process is called in messages.
+func name(p *proc) string {
+	if s, ok := p.handle.(fmt.Stringer); ok {
+		return s.String()
+	}
+	return p.spec.Command
+}
+
+// wait waits for the end of all that was started, and brings it about where that
+// is asked for. It returns how, or nil where the processes ended by themselves.
+func (ex *execution) wait() (ended *Stop) {
+	exits := make(chan *proc, len(ex.procs))
+	running := 0
+	for _, p := range ex.procs {
+		if p.handle == nil {
+			continue
+		}
+		running++
+		go func() {
+			p.status = p.handle.Wait()
+			exits <- p
+		}()
+	}
+	exit := func(p *proc) {
+		running--
+		ex.result.Stages[p.stage].Exit = p.status
+		ex.sink(Event{Type: EventExit, Stage: p.stage, Pid: p.handle.Pid(), Exit: p.status})
+	}
+	var idle <-chan time.Time
+	if d := ex.spec.IdleTimeout; d > 0 {
+		ex.stop.idle = time.NewTimer(d)
+		idle = ex.stop.idle.C
+	}
+	for running > 0 {
+		select {
+		case p := <-exits:
+			exit(p)
+		case <-ex.stop.asked:
+			for len(exits) > 0 { // these ended by themselves
+				exit(<-exits)
+			}
+			if running > 0 {
+				ended = ex.begin()
+			}
+		case <-ex.stop.force:
+			ex.stop.force = nil
+			ex.kill()
+		case <-ex.stop.kill:
+			ex.kill()
+		case <-idle:
+			if left := time.Until(time.Unix(0, ex.lastByte.Load()).Add(ex.spec.IdleTimeout)); left > 0 {
+				ex.stop.idle.Reset(left)
+				continue
+			}
+			ex.end(&Stop{Reason: ReasonIdleTimeout})
+		}
+	}
+	if ended == nil && !slices.ContainsFunc(ex.procs, func(p *proc) bool { return p.handle == nil || !p.succeeded() }) {
+		ex.sink(Event{Type: EventFreed})
+	}
+	if late := ex.drain(); ended == nil && late != nil && late.Reason != "" {
+		ended = late // its own timeout
+	}
+	return ended
+}
+
+// giveUp is how long a step that is being ended waits for its last output to
+// be taken by who reads it.
+const giveUp = time.Second
+
+// drain waits for the streams to end. A grandchild that holds one open is given
+// the step's drain, named, and ended with all else that is left. A reader that
+// is slow is given all the time it takes, unless the step is to end; then drain
+// returns how.
+func (ex *execution) drain() (late *Stop) {
+	closed := ex.closed()
+	select {
+	case <-closed:
+		ex.endLeft()
+		return nil
+	default:
+	}
+	wait := time.Duration(0) // what is left of a step that was ended is to end anyway
+	if !ex.stop.signalled {
+		ex.spec.Each(func(st *Stage) { wait = max(wait, st.Drain) })
+	}
+	ended, late := ex.await(closed, time.After(wait), false)
+	if ended {
+		ex.endLeft()
+		return nil
+	}
+	if !ex.stop.signalled {
+		ex.warnHolders(wait)
+	}
+	ex.endLeft()
+	ex.release(false)
+	var limit <-chan time.Time
+	if ex.stop.signalled {
+		limit = time.After(giveUp)
+	}
+	ended, again := ex.await(closed, limit, true)
+	if late == nil {
+		late = again
+	}
+	if !ended {
+		ex.release(true) // who copies may still be at it
+		for _, s := range ex.streams {
+			s.giveUp()
+		}
+		_, _ = ex.await(closed, time.After(100*time.Millisecond), false)
+	}
+	return late
+}
+
+// await waits for the streams until a limit, and reports whether they ended. The
+// end of the context ends the waiting or, with patience, bounds it by giveUp;
+// await returns how the step is to end then. Force ends the waiting always.
+func (ex *execution) await(closed <-chan struct{}, limit <-chan time.Time, patience bool) (ended bool, how *Stop) {
+	for {
+		select {
+		case <-closed:
+			return true, how
+		case <-limit:
+			return false, how
+		case <-ex.stop.force:
+			ex.stop.force = nil
+			ex.kill()
+			return false, how
+		case <-ex.stop.asked:
+			ex.stop.asked = nil
+			how = StopOf(ex.ctx)
+			ex.signal(how.Signal)
+			if !patience {
+				return false, how
+			}
+			limit = time.After(giveUp)
+		}
+	}
+}
+
+// closed returns what is closed when all streams of the step have ended.
+func (ex *execution) closed() <-chan struct{} {
+	var all []<-chan struct{}
+	for _, p := range ex.procs {
+		if p.handle != nil {
+			all = append(all, p.handle.Closed())
+		}
+	}
+	for _, t := range ex.tees {
+		all = append(all, t.done)
+	}
+	if len(all) == 1 {
+		return all[0]
+	}
+	closed := make(chan struct{})
+	go func() {
+		for _, c := range all {
+			<-c
+		}
+		close(closed)
+	}()
+	return closed
+}
+
+// release gives up streams; see [engine.Process].
+func (ex *execution) release(force bool) {
+	for _, p := range ex.procs {
+		if p.handle != nil {
+			engine.Release(p.handle, force)
+		}
+	}
+	for _, t := range ex.tees {
+		t.release(force)
+	}
+}
+
+func (ex *execution) warnHolders(waited time.Duration) {
+	var names []string
+	for _, p := range ex.procs {
+		if p.handle != nil {
+			names = append(names, engine.Holders(p.handle)...)
+		}
+	}
+	if len(names) > 0 {
+		ex.warn(fmt.Sprintf("the step has ended, but its output is still held open after %s by %s", waited, strings.Join(names, ", ")))
+	}
+}
+
+// endLeft ends what is left of the trees, and names it.
+func (ex *execution) endLeft() {
+	for _, p := range ex.procs {
+		if p.handle == nil || !engine.Left(p.handle) {
+			continue
+		}
+		left := ex.endTree(p)
+		if len(left) > 0 && !ex.stop.signalled {
+			ex.warn("processes that the step left behind were ended: " + strings.Join(left, ", "))
+		}
+		ex.result.Left = append(ex.result.Left, left...)
+	}
+}
+
+// endTree ends what is left of one tree; force shortens that.
+func (ex *execution) endTree(p *proc) []string {
+	done := make(chan []string, 1)
+	go func() { done <- engine.End(p.handle, p.spec.KillSignal, p.spec.KillAfter) }()
+	for {
+		select {
+		case left := <-done:
+			return left
+		case <-ex.stop.force:
+			ex.stop.force = nil
+			_ = p.handle.Signal(syscall.SIGKILL) // End waits for what it does not reach
+		}
+	}
+}

@@ -1,0 +1,17 @@
+//go:build unix && !linux
+
+package tty
+
+import (
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+)
+
+// withoutTTOU runs f with SIGTTOU ignored: a process in the background may then
+// still change the terminal.
+func withoutTTOU(f func()) {
+	signal.Ignore(unix.SIGTTOU)
+	defer signal.Reset(unix.SIGTTOU)
+	f()
+}

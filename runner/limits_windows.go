@@ -1,0 +1,5 @@
+package runner
+
+const maxLargePipes = 16
+
+func maxProcesses() int { return 0 }
