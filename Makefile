@@ -1,5 +1,5 @@
 # The tasks of a developer; .ci/run is what decides.
-.PHONY: build test lint fuzz bench
+.PHONY: build test lint fuzz bench bench-before
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/pipe ./cmd/pipe
@@ -18,3 +18,11 @@ bench: build
 	go test -run '^$$' -bench . -benchtime 1x ./cmd/pipe
 	go test -run '^$$' -bench Scheduler -benchtime 2x ./runner
 	go test -run '^$$' -bench . ./safety
+
+# The same beside an earlier commit, in one run: make bench-before BEFORE=HEAD~1
+BEFORE ?= HEAD~1
+bench-before: build
+	rm -rf bin/before && git worktree prune && git worktree add -f --detach bin/before $(BEFORE)
+	cd bin/before && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../pipe-before ./cmd/pipe
+	git worktree remove --force bin/before
+	go test -run '^$$' -bench 'OneStep|500Steps|2000Steps|ForEach|4GiB' -benchtime 1x ./cmd/pipe; s=$$?; rm -f bin/pipe-before; exit $$s

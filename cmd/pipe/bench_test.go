@@ -6,6 +6,7 @@ package main
 // in one run. It uses bin/pipe, which make builds as a release is built.
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -46,20 +47,38 @@ func once(b *testing.B, name string, args ...string) time.Duration {
 	return time.Since(start)
 }
 
-// beside runs both by turns and reports medians and their ratio.
+// beside runs both by turns and reports medians and their ratio. Where there is a
+// bin/pipe-before, it takes its turn too, and is reported as before.
 func beside(b *testing.B, runs int, ours, theirs []string) {
-	var x, y []time.Duration
+	before := slices.Clone(ours)
+	before[0] += "-before"
+	_, err := os.Stat(before[0])
+	compares := err == nil
+	var x, y, z []time.Duration
 	for range runs {
 		x = append(x, once(b, ours[0], ours[1:]...))
 		y = append(y, once(b, theirs[0], theirs[1:]...))
+		if compares {
+			z = append(z, once(b, before[0], before[1:]...))
+		}
 	}
-	slices.Sort(x)
-	slices.Sort(y)
-	p, q := x[len(x)/2], y[len(y)/2]
+	ratios := make([]float64, len(z)) // of pairs, which the noise of the machine reaches alike
+	for i := range z {
+		ratios[i] = float64(x[i]) / float64(z[i])
+	}
+	p, q := median(x), median(y)
 	b.ReportMetric(float64(p.Microseconds())/1000, "pipe-ms")
 	b.ReportMetric(float64(q.Microseconds())/1000, filepath.Base(theirs[0])+"-ms")
 	b.ReportMetric(float64(p)/float64(q), "ratio")
+	if compares {
+		b.ReportMetric(median(ratios), "to-before")
+	}
 	b.ReportMetric(0, "ns/op")
+}
+
+func median[T cmp.Ordered](list []T) T {
+	slices.Sort(list)
+	return list[len(list)/2]
 }
 
 func BenchmarkOneStep(b *testing.B) {

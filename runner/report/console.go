@@ -1,14 +1,19 @@
-// Package report shows the events of a run to people and programs. A view
-// decides nothing; it is a function of the stream of events.
+// Package report shows the events of a run to people and programs.
+//
+//	console := &report.Console{}
+//	r := runner.Runner{Sink: console.Event}
+//	res, err := r.Run(ctx, p)
+//	console.Summary(p, res)
+//
+// A view decides nothing; it is a function of the stream of events.
 package report
-
-// This file holds the console.
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -20,11 +25,12 @@ import (
 )
 
 // Console writes the output of the steps to Out and Err and everything else to
-// Err. Its Event may be called by several goroutines at once.
+// Err. The zero value works. Its methods may be called by several goroutines at
+// once.
 type Console struct {
-	Out, Err io.Writer
-	Prefix   bool // begin lines with the step's name
-	Color    bool // of Err only
+	Out, Err io.Writer // nil: os.Stdout and os.Stderr
+	Prefix   bool      // begin lines with the step's name
+	Color    bool      // of Err only
 	// Fail, if not nil, is called once when Out cannot be written to.
 	Fail func(error)
 
@@ -80,19 +86,33 @@ func (c *Console) Event(e runner.Event) {
 	}
 }
 
+func (c *Console) out() io.Writer {
+	if c.Out == nil {
+		return os.Stdout
+	}
+	return c.Out
+}
+
+func (c *Console) err() io.Writer {
+	if c.Err == nil {
+		return os.Stderr
+	}
+	return c.Err
+}
+
 func (c *Console) say(what, color string, e runner.Event, msg string) {
 	where := ""
 	if e.Step >= 0 {
 		where = e.Label + ": "
 	}
 	c.newline()
-	fmt.Fprintf(c.Err, "pipe: %s%s%s\n", c.paint(color, what), where, msg)
+	fmt.Fprintf(c.err(), "pipe: %s%s%s\n", c.paint(color, what), where, msg)
 }
 
 // newline ends a line of output that a message would else continue.
 func (c *Console) newline() {
 	if c.midway {
-		fmt.Fprintln(c.Err)
+		fmt.Fprintln(c.err())
 		c.midway = false
 	}
 }
@@ -168,9 +188,9 @@ func (c *Console) flush(e runner.Event) {
 }
 
 func (c *Console) write(s runner.Stream, b []byte) {
-	w := c.Out
+	w := c.out()
 	if s == runner.StreamStderr {
-		w = c.Err
+		w = c.err()
 	}
 	if len(b) == 0 || s == runner.StreamStdout && c.failed {
 		return
@@ -269,12 +289,12 @@ func (c *Console) Summary(p *pipeline.Pipeline, res *runner.Result) {
 			if p.Steps[i].ContinueOnError {
 				how = "failed, which continueOnError allows"
 			}
-			fmt.Fprintf(c.Err, "pipe: %sstep %s %s: %s\n", place(p, i), st.Label, how, describe(p, st))
+			fmt.Fprintf(c.err(), "pipe: %sstep %s %s: %s\n", place(p, i), st.Label, how, describe(p, st))
 		}
 	}
 	var by *runner.Interrupt
 	if res.Interrupted != nil && !(errors.As(res.Interrupted, &by) && by.Signal == syscall.SIGPIPE) {
-		fmt.Fprintf(c.Err, "pipe: %s\n", c.paint("31;1", res.Interrupted.Error()))
+		fmt.Fprintf(c.err(), "pipe: %s\n", c.paint("31;1", res.Interrupted.Error()))
 		if res.Cause == nil {
 			c.interrupted(p, res, by == nil)
 		}
@@ -311,7 +331,7 @@ func (c *Console) reused(res *runner.Result) {
 		if id, ok := strings.CutPrefix(why, "run "); ok {
 			what = "not run again, they ended well in " + id
 		}
-		fmt.Fprintf(c.Err, "pipe: %s: %s\n", what, abridged(labels[why]))
+		fmt.Fprintf(c.err(), "pipe: %s: %s\n", what, abridged(labels[why]))
 	}
 }
 
@@ -331,7 +351,7 @@ func (c *Console) interrupted(p *pipeline.Pipeline, res *runner.Result, tails bo
 		switch st := &res.Steps[i]; {
 		case st.Job != "": // it goes on
 		case st.Status == runner.StatusCancelled && st.Command != "":
-			fmt.Fprintf(c.Err, "  ended: %s%s (%s)\n", place(p, i), st.Label, oneLine(st.Command))
+			fmt.Fprintf(c.err(), "  ended: %s%s (%s)\n", place(p, i), st.Label, oneLine(st.Command))
 			if tails {
 				c.tail(st.Label)
 			}
@@ -344,16 +364,16 @@ func (c *Console) interrupted(p *pipeline.Pipeline, res *runner.Result, tails bo
 
 func (c *Console) cause(p *pipeline.Pipeline, res *runner.Result) {
 	f := res.Cause
-	fmt.Fprintf(c.Err, "pipe: %s%s %s\n", place(p, f.Index), c.paint("31;1", "step "+f.Label+" failed:"), describe(p, f))
+	fmt.Fprintf(c.err(), "pipe: %s%s %s\n", place(p, f.Index), c.paint("31;1", "step "+f.Label+" failed:"), describe(p, f))
 	c.sub(p, f, f.Label)
 	if f.Command != "" {
-		fmt.Fprintf(c.Err, "  command: %s\n", oneLine(f.Command))
+		fmt.Fprintf(c.err(), "  command: %s\n", oneLine(f.Command))
 	}
 	if n := len(f.Attempts); n > 0 {
-		fmt.Fprintf(c.Err, "  attempts: %d\n", n+1)
+		fmt.Fprintf(c.err(), "  attempts: %d\n", n+1)
 	}
 	if d := f.Duration(); d >= 100*time.Millisecond {
-		fmt.Fprintf(c.Err, "  ran for: %s\n", d.Round(10*time.Millisecond))
+		fmt.Fprintf(c.err(), "  ran for: %s\n", d.Round(10*time.Millisecond))
 	}
 	c.tail(f.Label)
 	c.consequences(res)
@@ -366,9 +386,9 @@ func (c *Console) sub(p *pipeline.Pipeline, f *runner.StepResult, label string) 
 		return
 	}
 	cause := f.Sub.Cause
-	fmt.Fprintf(c.Err, "  %sstep %s failed: %s\n", place(inc.Pipeline, cause.Index), cause.Label, describe(inc.Pipeline, cause))
+	fmt.Fprintf(c.err(), "  %sstep %s failed: %s\n", place(inc.Pipeline, cause.Index), cause.Label, describe(inc.Pipeline, cause))
 	if cause.Command != "" {
-		fmt.Fprintf(c.Err, "  command: %s\n", oneLine(cause.Command))
+		fmt.Fprintf(c.err(), "  command: %s\n", oneLine(cause.Command))
 	}
 	c.tail(label + "/" + cause.Label)
 	c.sub(inc.Pipeline, cause, label+"/"+cause.Label)
@@ -381,9 +401,9 @@ func (c *Console) tail(label string) {
 		return
 	}
 	if lines := t.text(); len(lines) > 0 {
-		fmt.Fprintf(c.Err, "  last output:\n")
+		fmt.Fprintf(c.err(), "  last output:\n")
 		for _, l := range lines {
-			fmt.Fprintf(c.Err, "    %s\n", l)
+			fmt.Fprintf(c.err(), "    %s\n", l)
 		}
 	}
 }
@@ -406,7 +426,7 @@ func (c *Console) consequences(res *runner.Result) {
 
 func (c *Console) names(what string, names []string) {
 	if len(names) > 0 {
-		fmt.Fprintf(c.Err, "  %s: %s\n", what, abridged(names))
+		fmt.Fprintf(c.err(), "  %s: %s\n", what, abridged(names))
 	}
 }
 
@@ -418,9 +438,9 @@ func abridged(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// describe is Describe with the limits that the pipeline sets.
+// describe says how a step ended, with the limits that the pipeline sets.
 func describe(p *pipeline.Pipeline, r *runner.StepResult) string {
-	s, what := p.Steps[r.Index], Describe(r)
+	s, what := p.Steps[r.Index], r.String()
 	switch r.Reason {
 	case runner.ReasonTimeout:
 		return strings.Replace(what, "timed out", fmt.Sprintf("timed out after %s", s.Timeout), 1)
@@ -432,38 +452,6 @@ func describe(p *pipeline.Pipeline, r *runner.StepResult) string {
 		}
 	}
 	return what
-}
-
-// Describe says in a few words how a step ended.
-func Describe(r *runner.StepResult) string {
-	switch r.Reason {
-	case runner.ReasonTimeout, runner.ReasonIdleTimeout:
-		what := "timed out"
-		if r.Reason == runner.ReasonIdleTimeout {
-			what = "gave no output for its idleTimeout"
-		}
-		if r.Signal != "" {
-			return what + ", ended by " + r.Signal
-		}
-		return what
-	case runner.ReasonMaxBuffer:
-		return "its output is larger than maxBuffer (onOverflow: kill)"
-	case runner.ReasonSpawn, runner.ReasonExpression:
-		if r.Err != nil {
-			return r.Err.Error()
-		}
-	case runner.ReasonSignal:
-		for i := range r.Stages {
-			if s := r.Stages[i].Exit; s.Signal != 0 && s.CoreDumped {
-				return "killed by " + r.Signal + " (core dumped)"
-			}
-		}
-		return "killed by " + r.Signal
-	}
-	if r.Err != nil {
-		return r.Err.Error()
-	}
-	return fmt.Sprintf("exit status %d", r.ExitCode)
 }
 
 // oneLine shortens a command to what fits a log.
