@@ -1,7 +1,5 @@
 package runner_test
 
-// This file holds the cost of the scheduler itself, on processes that are none.
-
 import (
 	"runtime"
 	"strings"

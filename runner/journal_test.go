@@ -1,7 +1,5 @@
 package runner_test
 
-// This file holds journals that were torn, and the short cut of sources.
-
 import (
 	"bytes"
 	"context"

@@ -1,7 +1,5 @@
 package runner_test
 
-// This file holds what must be true of any graph.
-
 import (
 	"fmt"
 	"math/rand/v2"

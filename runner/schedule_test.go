@@ -1,7 +1,5 @@
 package runner_test
 
-// This file holds the scheduler in fake time, on fake processes.
-
 import (
 	"context"
 	"errors"

@@ -1,7 +1,5 @@
 package main
 
-// This file holds pipe check and the formats of what it finds.
-
 import (
 	"encoding/json"
 	"errors"

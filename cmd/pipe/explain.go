@@ -1,7 +1,5 @@
 package main
 
-// This file holds pipe explain.
-
 import (
 	"errors"
 	"fmt"

@@ -1,7 +1,5 @@
 package main
 
-// This file holds how a pipeline file is found, read, and reported on.
-
 import (
 	"errors"
 	"fmt"

@@ -1,7 +1,5 @@
 package main
 
-// This file holds the commands for jobs.
-
 import (
 	"bytes"
 	"context"

@@ -1,8 +1,6 @@
 // Command pipe runs pipelines of processes that are declared in YAML.
 package main
 
-// This file holds the start of the program and its exit status.
-
 import (
 	"errors"
 	"fmt"

@@ -2,8 +2,6 @@
 
 package main
 
-// This file stands in where a write cannot be given up.
-
 import "os"
 
 type output struct{ *os.File }

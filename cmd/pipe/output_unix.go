@@ -2,9 +2,6 @@
 
 package main
 
-// This file holds stdout and stderr as this program writes to them: a reader
-// that never reads cannot keep it from ending.
-
 import (
 	"errors"
 	"os"

@@ -1,7 +1,5 @@
 package main
 
-// This file holds pipe runs: the journals of earlier runs.
-
 import (
 	"encoding/json"
 	"errors"

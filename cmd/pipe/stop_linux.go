@@ -1,7 +1,5 @@
 package main
 
-// This file holds Ctrl-Z: what runs stops and goes on with the runner.
-
 import (
 	"os"
 	"os/signal"

@@ -1,8 +1,5 @@
 package main
 
-// This file holds pipe run --watch: run again when the content of a source
-// changes.
-
 import (
 	"context"
 	"errors"

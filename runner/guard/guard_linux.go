@@ -1,7 +1,5 @@
 package guard
 
-// This file holds the guard on Linux.
-
 import (
 	"fmt"
 	"os"

@@ -2,8 +2,6 @@
 
 package guard
 
-// This file stands in where there is no guard.
-
 import (
 	"syscall"
 	"time"

@@ -1,7 +1,5 @@
 package guard
 
-// This file holds the one field of siginfo that package unix does not name.
-
 import (
 	"unsafe"
 

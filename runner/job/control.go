@@ -1,7 +1,5 @@
 package job
 
-// This file holds what is done to jobs from outside: waiting and stopping.
-
 import (
 	"context"
 	"errors"

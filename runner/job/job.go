@@ -8,8 +8,6 @@
 // again is never taken for it.
 package job
 
-// This file holds the store of jobs: their folders, and what is in them.
-
 import (
 	"errors"
 	"fmt"

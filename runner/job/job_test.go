@@ -2,9 +2,6 @@
 
 package job_test
 
-// This file holds jobs as a Go program has them, without the command line: the
-// test program is its own keeper.
-
 import (
 	"context"
 	"errors"

@@ -1,8 +1,5 @@
 package job
 
-// This file holds the keeper of a job: the parent of its processes, which
-// writes down what becomes of them.
-
 import (
 	"context"
 	"encoding/json"

@@ -1,12 +1,5 @@
 package job
 
-// This file holds the log of a job: lines in the form that container runtimes
-// use (CRI logging format), in files that are put aside when they are full:
-//
-//	2026-01-02T15:04:05.123456789Z stdout F a line
-//
-// P stands instead of F for a piece that the next one of its stream continues.
-
 import (
 	"bufio"
 	"bytes"
@@ -37,8 +30,13 @@ const missing = "reader"
 // maxPiece is the length of the longest piece of a line, in bytes.
 const maxPiece = 16 << 10
 
-// logWriter writes a log. A full disk loses output, which is counted, and never
-// blocks who writes.
+// logWriter writes a log: lines in the form that container runtimes use (CRI
+// logging format), in files that are put aside when they are full:
+//
+//	2026-01-02T15:04:05.123456789Z stdout F a line
+//
+// P stands instead of F for a piece that the next one of its stream continues.
+// A full disk loses output, which is counted, and never blocks the job.
 type logWriter struct {
 	dir   string
 	limit int64

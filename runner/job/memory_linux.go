@@ -1,7 +1,5 @@
 package job
 
-// This file holds how a keeper stays small.
-
 import (
 	"bufio"
 	"fmt"

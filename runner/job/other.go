@@ -2,8 +2,6 @@
 
 package job
 
-// This file stands in where there are no jobs.
-
 import (
 	"context"
 	"errors"

@@ -1,7 +1,5 @@
 package job
 
-// This file holds processes that are known beyond their pid.
-
 import (
 	"context"
 	"os"

@@ -1,7 +1,5 @@
 package job
 
-// This file holds how a job is started: its folder, and its keeper.
-
 import (
 	"context"
 	"crypto/rand"

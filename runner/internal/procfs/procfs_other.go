@@ -2,8 +2,6 @@
 
 package procfs
 
-// This file stands in where there is no /proc as Linux has it.
-
 import (
 	"os"
 	"time"

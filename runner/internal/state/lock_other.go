@@ -2,8 +2,6 @@
 
 package state
 
-// This file stands in where there are no locks that end with their holder.
-
 import (
 	"errors"
 	"io/fs"

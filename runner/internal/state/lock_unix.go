@@ -2,8 +2,6 @@
 
 package state
 
-// This file holds locks of the kernel.
-
 import (
 	"fmt"
 	"io/fs"

@@ -2,8 +2,6 @@
 // the user, each line or file with a checksum, so that a torn one is known.
 package state
 
-// This file holds what is the same on every system.
-
 import (
 	"bytes"
 	"crypto/rand"
