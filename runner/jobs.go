@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
 	"github.com/pipe-runner/pipe/runner/engine"
@@ -127,39 +126,6 @@ func confined(root *safety.Dir, spec *step.Spec) (err error) {
 	})
 	return err
 }
-
-// RunJob runs a job, once, and returns when the last of its processes has ended.
-// Its output, of what is not sent elsewhere, and what happens go to sink. When
-// ctx is done the job is ended by its killSignal, as a [Stop] that is the cause
-// says; when force is closed it is ended by SIGKILL at once.
-func RunJob(ctx context.Context, e Engine, spec *JobSpec, force <-chan struct{}, sink func(Event)) *StepResult {
-	res := &StepResult{Label: spec.Label, Start: time.Now()}
-	redactor, err := safety.NewRedactor(spec.Job.Hidden)
-	if err != nil {
-		res.end(step.Judge(step.Facts{Err: err}))
-		return res
-	}
-	ctx, cancel := step.WithTimeout(step.WithForce(ctx, force), spec.Timeout)
-	defer cancel()
-	sv := &step.Services{Engine: e, Redactor: redactor, Large: make(chan struct{}, maxLargePipes)}
-	came := step.Run(ctx, spec, sv, func(ev step.Event) {
-		if ofStep[ev.Type] != 0 {
-			out := eventOf(ev)
-			out.Label, out.Instance, out.Time = spec.Label, -1, time.Now()
-			sink(out)
-		}
-	})
-	res.end(came.End)
-	res.End, res.Left = time.Now(), came.Left
-	for _, st := range came.Stages {
-		res.Stages = append(res.Stages, StageResult{Pid: st.Pid, Exit: st.Exit, Err: bind.Masked(redactor, st.Err), Command: st.Command, Branch: st.Branch})
-	}
-	res.Err = bind.Masked(redactor, res.Err)
-	return res
-}
-
-// Stop is a cause for [context.WithCancelCause] that says how a job is to end.
-type Stop = step.Stop
 
 // BindJob returns the job that a detached step is now, of a pipeline whose
 // steps have not run. What the step takes from others is not known then, which

@@ -4,10 +4,6 @@ package runner
 
 import "syscall"
 
-// maxLargePipes is how many pipes are given 1 MiB at once: an unprivileged user
-// has 64 of them, and after that all further ones get 8 KiB.
-const maxLargePipes = 16
-
 // maxProcesses returns how many processes may run at once with the descriptors
 // that this process may open; each takes up to six. 0 is no limit.
 func maxProcesses() int {

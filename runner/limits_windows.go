@@ -1,5 +1,4 @@
 package runner
 
-const maxLargePipes = 16
-
+// maxProcesses returns 0: there is no such limit.
 func maxProcesses() int { return 0 }

@@ -200,7 +200,7 @@ func (s *scene) prepare() (err error) {
 	if s.dir, err = filepath.Abs(s.Dir); err != nil {
 		return err
 	}
-	s.services = &step.Services{Engine: s.Engine, Inherited: s.Inherited, Direct: s.Sink == nil, Large: make(chan struct{}, maxLargePipes), Whole: &sync.Mutex{}}
+	s.services = &step.Services{Engine: s.Engine, Inherited: s.Inherited, Direct: s.Sink == nil, Large: step.NewLarge(), Whole: &sync.Mutex{}}
 	if s.Engine == nil {
 		s.services.Engine = Local{}
 	}
@@ -257,7 +257,7 @@ func (s *scene) close() {
 }
 
 // masked returns an error in whose text no secret shows.
-func (s *scene) masked(err error) error { return bind.Masked(s.bind.Redactor, err) }
+func (s *scene) masked(err error) error { return step.Masked(s.bind.Redactor, err) }
 
 // wanted reports whether a step is among those that were asked for.
 func (s *scene) wanted(i int) bool { return s.selected == nil || s.selected[i] }

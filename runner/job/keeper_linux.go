@@ -19,12 +19,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pipe-runner/pipe/runner"
 	"github.com/pipe-runner/pipe/runner/engine"
 	"github.com/pipe-runner/pipe/runner/guard"
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
 	"github.com/pipe-runner/pipe/runner/internal/state"
 	"github.com/pipe-runner/pipe/runner/internal/step"
+	"github.com/pipe-runner/pipe/safety"
 )
 
 // Keeper is the main function of a keeper; it returns its exit status. A program
@@ -61,7 +61,7 @@ func Keeper() int {
 // keeper keeps one job.
 type keeper struct {
 	dir   string
-	spec  *runner.JobSpec
+	spec  *step.Spec
 	stops <-chan os.Signal
 	guard *guard.Guard
 	log   *logWriter
@@ -131,7 +131,7 @@ func (k *keeper) keep() {
 		started := time.Now()
 		res := k.once()
 		k.over(res)
-		var se *runner.StartError
+		var se *engine.StartError
 		switch {
 		case k.stopping.Load():
 			k.change(func(i *Info) { i.State = StateStopped })
@@ -147,9 +147,9 @@ func (k *keeper) keep() {
 			return
 		}
 		k.answer(answer{})
-		again := policy.Policy == step.RestartAlways || policy.Policy == step.RestartOnFailure && res.Status != runner.StatusSuccess
+		again := policy.Policy == step.RestartAlways || policy.Policy == step.RestartOnFailure && res.Status != step.StatusSuccess
 		if !again {
-			if res.Reason != "" && res.Reason != runner.ReasonExit {
+			if res.Reason != "" && res.Reason != step.ReasonExit {
 				k.say("ended with %s: %s", runnerEnd(res), res.Command)
 			}
 			k.change(func(i *Info) { i.State = StateExited })
@@ -188,7 +188,7 @@ func (k *keeper) keep() {
 }
 
 // pause waits until the job is to be started again; false: it is to stop.
-func (k *keeper) pause(delay time.Duration, fixed bool, res *runner.StepResult) bool {
+func (k *keeper) pause(delay time.Duration, fixed bool, res *step.Result) bool {
 	if !fixed && delay > 1 {
 		delay += rand.N(delay/4 + 1) // or all that failed together come back together
 	}
@@ -203,8 +203,8 @@ func (k *keeper) pause(delay time.Duration, fixed bool, res *runner.StepResult) 
 	}
 }
 
-func runnerEnd(res *runner.StepResult) string {
-	if res.Reason == runner.ReasonTimeout || res.Reason == runner.ReasonIdleTimeout {
+func runnerEnd(res *step.Result) string {
+	if res.Reason == step.ReasonTimeout || res.Reason == step.ReasonIdleTimeout {
 		return "its " + string(res.Reason)
 	}
 	if res.Signal != "" {
@@ -214,10 +214,10 @@ func runnerEnd(res *runner.StepResult) string {
 }
 
 // once runs the job one time.
-func (k *keeper) once() *runner.StepResult {
-	ctx, stop := context.WithCancelCause(context.Background())
-	defer stop(nil)
+func (k *keeper) once() *step.Result {
 	force := make(chan struct{})
+	ctx, stop := context.WithCancelCause(step.WithForce(context.Background(), force))
+	defer stop(nil)
 	rush := sync.OnceFunc(func() { close(force) })
 	done := make(chan struct{})
 	watched := make(chan struct{})
@@ -225,27 +225,7 @@ func (k *keeper) once() *runner.StepResult {
 		defer close(watched)
 		k.watch(stop, rush, done)
 	}()
-	want := k.spec.Processes()
-	var pids []Process
-	var mu sync.Mutex
-	res := runner.RunJob(ctx, runner.Local{Tree: k.guard}, k.spec, force, func(e runner.Event) {
-		switch e.Type {
-		case runner.EventData:
-			k.log.write(e.Stream.String(), e.Data)
-		case runner.EventWarning:
-			k.say("%s", strings.TrimSpace(e.Message))
-		case runner.EventSpawn:
-			mu.Lock()
-			defer mu.Unlock()
-			if e.Pid > 0 {
-				s, _ := procfs.ReadStat(e.Pid)
-				pids = append(pids, Process{e.Pid, s.Start})
-			}
-			if want--; want == 0 {
-				k.started(pids)
-			}
-		}
-	})
+	res := k.run(ctx)
 	grace := k.spec.Grace()
 	if grace == 0 {
 		grace = 5 * time.Second
@@ -258,6 +238,40 @@ func (k *keeper) once() *runner.StepResult {
 	}
 	close(done)
 	<-watched
+	return res
+}
+
+// run runs the job until its last process has ended, or ctx is done.
+func (k *keeper) run(ctx context.Context) *step.Result {
+	redactor, err := safety.NewRedactor(k.spec.Job.Hidden)
+	if err != nil {
+		return step.Ended(step.Facts{Err: err})
+	}
+	ctx, cancel := step.WithTimeout(ctx, k.spec.Timeout)
+	defer cancel()
+	sv := &step.Services{Engine: engine.Local{Tree: k.guard}, Redactor: redactor, Large: step.NewLarge()}
+	want := k.spec.Processes()
+	var pids []Process
+	var mu sync.Mutex
+	res := step.Run(ctx, k.spec, sv, func(e step.Event) {
+		switch e.Type {
+		case step.EventData:
+			k.log.write([]string{"", LogStdout, LogStderr}[e.FD], e.Data)
+		case step.EventWarning:
+			k.say("%s", strings.TrimSpace(e.Message))
+		case step.EventSpawn:
+			mu.Lock()
+			defer mu.Unlock()
+			if e.Pid > 0 {
+				s, _ := procfs.ReadStat(e.Pid)
+				pids = append(pids, Process{e.Pid, s.Start})
+			}
+			if want--; want == 0 {
+				k.started(pids)
+			}
+		}
+	})
+	res.Err = step.Masked(redactor, res.Err)
 	return res
 }
 
@@ -275,7 +289,7 @@ func (k *keeper) watch(stop context.CancelCauseFunc, rush func(), done <-chan st
 		case <-k.stops:
 			again := k.stopping.Swap(true)
 			r := k.request()
-			stop(&runner.Stop{Signal: r.Signal, Grace: r.Grace})
+			stop(&step.Stop{Signal: r.Signal, Grace: r.Grace})
 			if r.Grace != nil && *r.Grace == 0 {
 				rush()
 			} else if r.Grace != nil && again {
@@ -305,14 +319,14 @@ func (k *keeper) started(pids []Process) {
 }
 
 // over writes down how the job ended this time.
-func (k *keeper) over(res *runner.StepResult) {
+func (k *keeper) over(res *step.Result) {
 	k.change(func(i *Info) {
 		i.Pids, i.Ended = nil, time.Now()
 		i.ExitCode, i.Signal, i.Reason, i.Error = res.ExitCode, res.Signal, res.Reason, ""
 		if res.Err != nil {
 			i.Error = res.Err.Error()
 		}
-		if res.Status == runner.StatusSuccess {
+		if res.Status == step.StatusSuccess {
 			i.Reason = ""
 		}
 	})

@@ -69,7 +69,7 @@ func New(p *pipeline.Pipeline, v Values) (*Binder, error) {
 	}
 	params, err := p.ParamValues(v.Params)
 	if err != nil {
-		return nil, &ParamError{Masked(b.Redactor, err)}
+		return nil, &ParamError{step.Masked(b.Redactor, err)}
 	}
 	env := make(map[string]string, len(v.Environ))
 	for _, kv := range v.Environ {

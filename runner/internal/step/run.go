@@ -29,12 +29,16 @@ type Services struct {
 	// Direct says that nobody looks at output: it goes to Stdout and Stderr
 	// without a copy where that can be, and no event tells of it.
 	Direct bool
-	// Large has room for as many pipes as may be large at once; nil: none.
+	// Large bounds how many pipes are large at once; see [NewLarge]. nil: none.
 	Large chan struct{}
 	// Whole is held while output is delivered that was held back, so that it is
 	// not mixed with that of another step.
 	Whole *sync.Mutex
 }
+
+// NewLarge returns a value for Services.Large. An unprivileged user has 64 pipes
+// of 1 MiB, and after that all further ones get 8 KiB.
+func NewLarge() chan struct{} { return make(chan struct{}, 16) }
 
 // EventType says what an [Event] tells.
 type EventType uint8
