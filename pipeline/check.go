@@ -452,16 +452,3 @@ func (p *parser) signal(n *yaml.Node) syscall.Signal {
 	}
 	return sig
 }
-
-// ParseSignal returns the signal of that name (SIGTERM or TERM) or number.
-func ParseSignal(s string) (syscall.Signal, error) {
-	var num int
-	if _, err := fmt.Sscanf(s, "%d", &num); err == nil && fmt.Sprint(num) == s {
-		if num >= 1 && num <= 64 {
-			return syscall.Signal(num), nil
-		}
-	} else if sig := signalNum("SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")); sig != 0 {
-		return sig, nil
-	}
-	return 0, fmt.Errorf("unknown signal %q; expected a name such as SIGTERM or SIGINT", s)
-}
