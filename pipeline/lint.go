@@ -422,7 +422,7 @@ func (prm *Param) matches(begin string) bool {
 
 // shellText finds unquoted expansions in shell text.
 func (l *linter) shellText(s *Step, st *Stage) {
-	if safety.DialectOf(l.p.Options(s, st).Shell) == safety.Zsh {
+	if safety.DialectOf(l.p.Options(s, st).Shell) == safety.DialectZsh {
 		return // it does not split
 	}
 	text := st.shell

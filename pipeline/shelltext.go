@@ -92,9 +92,9 @@ func (c *checker) parseShell(st *Stage, d safety.Dialect) *safety.ShellText {
 	for i, e := range t.exprs {
 		switch {
 		case e.raw:
-			kinds[i] = safety.RawText
+			kinds[i] = safety.KindRaw
 		case c.p.noDash(e):
-			kinds[i] = safety.NoDash
+			kinds[i] = safety.KindNoDash
 		}
 	}
 	text, err := safety.ParseShell(t.lits, t.sources, kinds, d)
@@ -166,7 +166,7 @@ func (c *checker) builtinText(st *Stage, o Options) {
 		c.add(st.Pos, "the shell text opens more than %d constructs; the embedded shell refuses that", maxShellDepth)
 		return
 	}
-	text := c.parseShell(st, safety.Embedded)
+	text := c.parseShell(st, safety.DialectEmbedded)
 	if text == nil {
 		return
 	}

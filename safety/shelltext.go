@@ -22,20 +22,20 @@ type Dialect uint8
 // The dialects. The zero value is that of the embedded shell, which is bash's
 // but for its faults.
 const (
-	Embedded Dialect = iota
-	Bash
-	POSIX
-	Mksh
-	Zsh
+	DialectEmbedded Dialect = iota
+	DialectBash
+	DialectPOSIX
+	DialectMksh
+	DialectZsh
 )
 
 func (d Dialect) variant() syntax.LangVariant {
 	switch d {
-	case POSIX:
+	case DialectPOSIX:
 		return syntax.LangPOSIX
-	case Mksh:
+	case DialectMksh:
 		return syntax.LangMirBSDKorn
-	case Zsh:
+	case DialectZsh:
 		return syntax.LangZsh
 	}
 	return syntax.LangBash
@@ -46,15 +46,15 @@ func (d Dialect) variant() syntax.LangVariant {
 func DialectOf(shell string) Dialect {
 	switch programName(shell) {
 	case "builtin":
-		return Embedded
+		return DialectEmbedded
 	case "bash":
-		return Bash
+		return DialectBash
 	case "mksh", "ksh", "lksh", "ksh93":
-		return Mksh
+		return DialectMksh
 	case "zsh":
-		return Zsh
+		return DialectZsh
 	}
-	return POSIX
+	return DialectPOSIX
 }
 
 // Kind is what is known of a value before there is one.
@@ -62,9 +62,9 @@ type Kind uint8
 
 // The kinds of values.
 const (
-	AnyValue Kind = iota
-	NoDash        // its text never begins with a dash
-	RawText       // it is pasted as it is, whatever it does to the text
+	KindAny    Kind = iota
+	KindNoDash      // its text never begins with a dash
+	KindRaw         // it is pasted as it is, whatever it does to the text
 )
 
 // Hole is the place of one value in shell text.
@@ -173,7 +173,7 @@ func ParseShell(pieces, holes []string, kinds []Kind, d Dialect) (*ShellText, er
 	w.attributes(tree)
 	w.walk(tree)
 	for i := range holes {
-		if t.Holes[i].Kind == RawText {
+		if t.Holes[i].Kind == KindRaw {
 			t.Holes[i].form = pastedRaw
 			w.edits = append(w.edits, edit{marks[i], marks[i] + len(t.Holes[i].name), i, ""})
 		} else if !w.found[i] {
@@ -451,7 +451,7 @@ func (w *placer) walk(n syntax.Node) {
 				}
 			}
 		case *syntax.Subshell:
-			if inner, ok := n.Stmts[0].Cmd.(*syntax.Subshell); w.t.dialect == POSIX && ok && inner.Lparen.Offset() == n.Lparen.Offset()+1 {
+			if inner, ok := n.Stmts[0].Cmd.(*syntax.Subshell); w.t.dialect == DialectPOSIX && ok && inner.Lparen.Offset() == n.Lparen.Offset()+1 {
 				w.refuseIn(n, "where sh is bash, (( … )) is arithmetic, which would run a value as code; put a blank between the parentheses, or write shell: bash")
 			}
 		case *syntax.CallExpr:
@@ -484,7 +484,7 @@ func (w *placer) below(n syntax.Node) (holes []int) {
 			text = n.Value
 		}
 		for i := range w.t.Holes {
-			if w.t.Holes[i].Kind != RawText && strings.Contains(text, w.t.Holes[i].name) {
+			if w.t.Holes[i].Kind != KindRaw && strings.Contains(text, w.t.Holes[i].name) {
 				holes = append(holes, i)
 			}
 		}
@@ -501,7 +501,7 @@ func (w *placer) holesIn(text string, f form) {
 		if first < 0 {
 			return
 		}
-		if w.t.Holes[first].Kind != RawText && !w.found[first] {
+		if w.t.Holes[first].Kind != KindRaw && !w.found[first] {
 			w.place(first, text, f)
 		}
 		rest = rest[at+len(w.t.Holes[first].name):]
@@ -576,11 +576,11 @@ func (w *placer) place(i int, text string, f form) {
 	case *syntax.CallExpr, *syntax.WordIter, *syntax.ArrayElem:
 		splits = true
 	}
-	if f == bare && splits && w.t.dialect != POSIX && braces(word) {
+	if f == bare && splits && w.t.dialect != DialectPOSIX && braces(word) {
 		w.refuse(i, "a value in {…}, which the shell expands to several words, has no safe form; quote the braces")
 		return
 	}
-	if f == bare && splits && w.t.dialect == Zsh && strings.ContainsAny(text, "(") {
+	if f == bare && splits && w.t.dialect == DialectZsh && strings.ContainsAny(text, "(") {
 		w.refuse(i, "a value in a file pattern with (…) has no safe form in zsh; quote the parentheses")
 		return
 	}
@@ -595,7 +595,7 @@ func (w *placer) place(i int, text string, f form) {
 	if w.splitOutside(level + 1) {
 		p, _ := w.up(level + 1).(*syntax.ParamExp)
 		sets := p.Exp != nil && (p.Exp.Op == syntax.AssignUnset || p.Exp.Op == syntax.AssignUnsetOrNull)
-		if w.t.dialect == Embedded || sets && w.t.dialect != Zsh {
+		if w.t.dialect == DialectEmbedded || sets && w.t.dialect != DialectZsh {
 			w.refuse(i, "the shell would split the value in a ${…} without quotes; write double quotes around the whole ${…}")
 			return
 		}
@@ -817,7 +817,7 @@ func (w *placer) declared(a *syntax.Assign, level int) string {
 		return decl.Variant.Value + " with this option evaluates the value, which could be code; use a plain variable"
 	case strings.ContainsAny(letters, "aA") && a.Array == nil || w.arrays[name] && a.Array == nil && decl.Variant.Value != "export":
 		return decl.Variant.Value + " would read the value as a list of an array; write the list as (…)"
-	case a.Naked && w.t.dialect == Embedded:
+	case a.Naked && w.t.dialect == DialectEmbedded:
 		return "the embedded shell expands a quoted NAME=value again; write NAME=\"value\" with the quotes behind the ="
 	}
 	return ""
@@ -977,8 +977,8 @@ func (w *placer) hereDocument(r *syntax.Redirect) {
 	holes, raws := false, false
 	for i := range w.t.Holes {
 		in := strings.Contains(body, w.t.Holes[i].name)
-		holes = holes || in && w.t.Holes[i].Kind != RawText
-		raws = raws || in && w.t.Holes[i].Kind == RawText
+		holes = holes || in && w.t.Holes[i].Kind != KindRaw
+		raws = raws || in && w.t.Holes[i].Kind == KindRaw
 	}
 	if !quoted || !holes {
 		return
@@ -1037,7 +1037,7 @@ func (w *placer) call(c *syntax.CallExpr) {
 			}
 		}
 	}
-	if w.t.dialect == POSIX && name == "[[" {
+	if w.t.dialect == DialectPOSIX && name == "[[" {
 		w.refuseIn(c, "[[ is not of every sh, and where it is it may evaluate a value; write [ … ], or shell: bash")
 	}
 	refuse := func(k int, format string, a ...any) {
@@ -1077,7 +1077,7 @@ var prefixes = []string{"command", "builtin", "exec", "noglob", "nocorrect", "-"
 
 // builtin looks at what a command of the shell itself makes of its arguments.
 func (w *placer) builtin(args []Arg, refuse func(int, string, ...any)) {
-	ints := w.t.dialect == Mksh || w.t.dialect == Zsh
+	ints := w.t.dialect == DialectMksh || w.t.dialect == DialectZsh
 	switch name := args[0].Text; name {
 	case "eval", "source", ".", "alias", "trap":
 		for k := range args {
@@ -1097,13 +1097,13 @@ func (w *placer) builtin(args []Arg, refuse func(int, string, ...any)) {
 			k++
 		}
 		refuse(k, "a value cannot stand in the format of printf; write printf '%%s' and the value")
-		if w.t.dialect == Zsh && k < len(args) && strings.Trim(args[k].Text, "%s<>[] \\n") != "" && !strings.Contains(strings.ReplaceAll(args[k].Text, "%%", ""), "%s") {
+		if w.t.dialect == DialectZsh && k < len(args) && strings.Trim(args[k].Text, "%s<>[] \\n") != "" && !strings.Contains(strings.ReplaceAll(args[k].Text, "%%", ""), "%s") {
 			for j := k + 1; j < len(args); j++ {
 				refuse(j, "printf of zsh evaluates numbers, and a value could be code there; write %%s")
 			}
 		}
 	case "print":
-		for k := 1; w.t.dialect == Zsh && k < len(args); k++ {
+		for k := 1; w.t.dialect == DialectZsh && k < len(args); k++ {
 			if t := args[k].Text; !args[k].Dynamic && (t == "--" || t == "-" || !strings.HasPrefix(t, "-")) {
 				break
 			}
@@ -1155,7 +1155,7 @@ func (w *placer) test(args []Arg, refuse func(int, string, ...any)) {
 	if args[0].Text == "[" && len(operands) > 0 && operands[len(operands)-1].Text == "]" {
 		operands = operands[:len(operands)-1]
 	}
-	ints := w.t.dialect == Mksh || w.t.dialect == Zsh
+	ints := w.t.dialect == DialectMksh || w.t.dialect == DialectZsh
 	for k, a := range operands {
 		if !a.Dynamic && ints {
 			switch a.Text {
@@ -1204,7 +1204,7 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 			if first < 0 {
 				return
 			}
-			if w.t.Holes[first].Kind == RawText {
+			if w.t.Holes[first].Kind == KindRaw {
 				a.Unknown = true // what it brings is the author's affair
 			} else {
 				holes = append(holes, first)
@@ -1241,7 +1241,7 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 		a.Vanish, a.Solid = w.vanishes(word)
 	}
 	if len(holes) > 0 {
-		a.NoDash = w.t.Holes[holes[0]].Kind == NoDash
+		a.NoDash = w.t.Holes[holes[0]].Kind == KindNoDash
 	}
 	return a, holes
 }
