@@ -1,8 +1,5 @@
 package pipeline
 
-// This file holds the checks that need the whole pipeline: names, references,
-// and what contradicts itself. They hold for YAML and Go alike.
-
 import (
 	"fmt"
 	"path"
@@ -31,7 +28,7 @@ func (p *Pipeline) Check() error {
 	if err := p.nils(); err != nil {
 		return err
 	}
-	c := &checker{p: p, report: report{file: p.File, lines: p.lines}}
+	c := newChecker(p, report{file: p.File, lines: p.lines})
 	c.run()
 	if err := c.err(); err != nil {
 		p.graph = nil
@@ -75,12 +72,17 @@ func (p *Pipeline) nils() error {
 	return nil
 }
 
+func newChecker(p *Pipeline, r report) *checker {
+	return &checker{report: r, p: p, compiled: map[*Expr]bool{}}
+}
+
 type checker struct {
 	report
 	p          *Pipeline
 	expands    *Step // whose expressions are compiled, if it has a matrix or forEach
 	params     map[string]bool
 	paramNames []string
+	compiled   map[*Expr]bool
 }
 
 var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`) })
@@ -91,9 +93,7 @@ func (c *checker) run() {
 		c.variable(Pos{}, name)
 	}
 	c.scope(c.p.Scope)
-	if c.p.Lock != nil {
-		c.template(c.p.Lock.Name)
-	}
+	c.p.eachTemplate(c.template)
 	for i, s := range c.p.Steps {
 		c.in = c.p.Label(i)
 		c.step(s)
@@ -101,7 +101,7 @@ func (c *checker) run() {
 	c.in = ""
 	for _, o := range c.p.Outputs {
 		c.identifier(o.Pos, "output", o.Name)
-		o.Expr.compile(c)
+		c.expr("output", o.Expr)
 	}
 	switch {
 	case len(c.p.Steps) > 0:
@@ -180,17 +180,22 @@ func (c *checker) param(prm *Param) {
 	}
 }
 
-func (c *checker) template(t Template) {
-	if t.tmpl == nil {
-		if strings.ContainsRune(t.src, 0) {
-			c.add(Pos{}, "NUL byte in %q", t.src)
-		}
-		return
+// template checks a template and compiles its expressions.
+func (c *checker) template(key string, t *Template) {
+	if strings.ContainsRune(t.src, 0) {
+		c.add(t.pos(), "%s: NUL byte in %q", key, t.src)
 	}
-	for _, e := range t.tmpl.exprs {
-		if e.prog == nil {
-			e.compile(c)
-		}
+	if t.tmpl != nil && t.tmpl.err != nil {
+		c.add(Pos{}, "%s: %s", key, t.tmpl.err)
+	}
+	eachExpr(c.expr)(key, t)
+}
+
+// expr compiles an expression, once though stages may share it.
+func (c *checker) expr(_ string, e *Expr) {
+	if !c.compiled[e] {
+		c.compiled[e] = true
+		e.compile(c)
 	}
 }
 
@@ -198,7 +203,6 @@ func (c *checker) scope(s *Scope) {
 	if s == nil {
 		return
 	}
-	c.template(s.Cwd)
 	seen := map[string]bool{}
 	for _, v := range s.Env {
 		c.variable(v.Pos, v.Name)
@@ -206,10 +210,6 @@ func (c *checker) scope(s *Scope) {
 			c.add(v.Pos, "variable %s is given twice", v.Name)
 		}
 		seen[v.Name] = true
-		c.template(v.Value)
-	}
-	for _, f := range s.EnvFile {
-		c.template(f)
 	}
 	if s.ExtendEnv != nil {
 		for _, n := range s.ExtendEnv.Names {
@@ -243,8 +243,8 @@ func (c *checker) step(s *Step) {
 		}
 		return
 	}
-	c.around(s)
-	defer func() { c.expands = nil }()
+	c.expressions(s)
+	c.expansion(s)
 	c.scope(s.Scope)
 	last := len(s.Stages) - 1
 	for i, st := range s.Stages {
@@ -273,25 +273,29 @@ func (c *checker) runStep(s *Step) {
 	if len(s.Stages) > 0 {
 		c.add(s.Pos, "a step has stages or runs a pipeline, not both")
 	}
-	c.around(s)
-	defer func() { c.expands = nil }()
+	c.expressions(s)
+	c.expansion(s)
 	c.scope(s.Scope)
 	c.include(s)
 }
 
-// around checks what any step may have, whatever it runs.
-func (c *checker) around(s *Step) {
+// expressions compiles the expressions of a step. Its if and forEach are
+// evaluated before it expands, and do not have matrix and item.
+func (c *checker) expressions(s *Step) {
 	if s.If != nil {
 		s.If.cond = true
-		s.If.compile(c)
+		c.expr("if", s.If)
 	}
-	c.expansion(s)
-	for _, g := range slices.Concat(s.Sources, s.Generates) {
-		c.template(g.Pattern)
+	if s.ForEach != nil {
+		c.expr("forEach", s.ForEach)
 	}
-	if s.Lock != nil {
-		c.template(s.Lock.Name)
+	if s.Expands() {
+		c.expands = s
+		defer func() { c.expands = nil }()
 	}
+	s.eachStage(func(_ string, st *Stage) { st.readText() })
+	s.EachTemplate(c.template)
+	s.eachStage(func(prefix string, st *Stage) { c.template(prefix+st.Action.String(), &st.script) })
 }
 
 // expansion checks matrix and forEach.
@@ -303,12 +307,6 @@ func (c *checker) expansion(s *Step) {
 		c.add(s.Matrix.Pos, "the matrix has more than %d combinations", MaxInstances)
 	case !s.Expands() && s.MaxParallel != nil:
 		c.add(s.Pos, "maxParallel of a step is for one with matrix or forEach")
-	}
-	if s.ForEach != nil {
-		s.ForEach.compile(c)
-	}
-	if s.Expands() {
-		c.expands = s
 	}
 }
 
@@ -323,9 +321,6 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 	c.scope(st.Scope)
 	if st.Action == ActionTee {
 		for _, b := range st.Tee {
-			if b.File != nil {
-				c.template(b.File.File)
-			}
 			for i, bs := range b.Chain {
 				if bs.Action == ActionTee {
 					c.add(bs.Pos, "a tee inside a branch of a tee; list its branches in the outer one")
@@ -339,19 +334,13 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 		}
 		return
 	}
-	for _, a := range st.Args {
-		c.template(a)
-	}
 	if len(st.Args) > 0 && st.Args[0].IsZero() {
 		c.add(st.Pos, "the program's name is empty")
 	}
 	if i, why := safety.ProgramText(constantArgs(st.Args)); i >= 0 {
-		c.add(st.Args[i].tmpl.pos, "%s", why)
+		c.add(st.Args[i].pos(), "%s", why)
 	}
-	c.template(st.Argv0)
-	c.template(st.Input)
 	for _, io := range append([]Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...) {
-		c.template(io.File)
 		if io.Kind == StdioFD && io.FD < 0 {
 			c.add(io.Pos, "%d is not a descriptor", io.FD)
 		}
@@ -362,7 +351,7 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 	if !st.Input.IsZero() && st.Stdin.Kind != StdioDefault {
 		c.add(st.Stdin.Pos, "stdin and input contradict each other: input is what the child reads")
 	}
-	if st.Argv0.src != "" && st.UsesShell() {
+	if !st.Argv0.IsZero() && st.UsesShell() {
 		c.add(st.Pos, "argv0 is for a program; a shell is given the text")
 	}
 	if !st.Buffered() && (st.MaxBuffer != nil || st.OnOverflow != OverflowSpill) {
@@ -374,6 +363,15 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 // levels returns the settings that hold for a stage, outermost first.
 func (p *Pipeline) levels(s *Step, st *Stage) []*Scope {
 	return []*Scope{p.Scope, s.Scope, st.Scope}
+}
+
+// readText makes the template of the text of a stage, where it was built in Go
+// or its text was changed since.
+func (s *Stage) readText() {
+	s.shell = nil
+	if s.script.src != s.Text {
+		s.script, s.origin = NewTemplate(s.Text), nil
+	}
 }
 
 // shell checks what a stage's shell is and what it is given.
@@ -395,10 +393,6 @@ func (c *checker) shell(s *Step, st *Stage) {
 		c.add(st.Pos, "spawn takes a list, program first, as in %s; for text that a shell reads add shell: true, or use exec", flowList(st.Text))
 		return
 	}
-	if st.script.IsZero() { // built in Go
-		st.script = NewTemplate(st.Text)
-	}
-	c.template(st.script)
 	o := c.p.Options(s, st)
 	if o.Shell == ShellBuiltin {
 		if len(st.Extra) > 0 {
@@ -423,10 +417,7 @@ func (c *checker) shell(s *Step, st *Stage) {
 func constantArgs(args []Template) []safety.Arg {
 	out := make([]safety.Arg, len(args))
 	for i, a := range args {
-		out[i] = safety.Arg{Text: a.src, Dynamic: a.Dynamic()}
-		if a.tmpl != nil {
-			out[i].Text = a.tmpl.lits[0]
-		}
+		out[i] = safety.Arg{Text: a.start(), Dynamic: a.Dynamic()}
 	}
 	return out
 }

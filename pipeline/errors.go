@@ -1,7 +1,5 @@
 package pipeline
 
-// This file holds the errors of a pipeline file and how they are shown.
-
 import (
 	"fmt"
 	"io"

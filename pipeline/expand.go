@@ -1,7 +1,5 @@
 package pipeline
 
-// This file holds steps that expand: matrix and forEach, and what they come to.
-
 import (
 	"fmt"
 	"slices"

@@ -1,7 +1,5 @@
 package pipeline
 
-// This file holds steps that run another pipeline, and how that is read.
-
 import (
 	"errors"
 	"fmt"
@@ -124,9 +122,6 @@ func (s *Step) include() *Include {
 // include checks a step that runs a pipeline.
 func (c *checker) include(s *Step) {
 	inc := s.Run
-	for _, w := range inc.With {
-		c.template(w.Value)
-	}
 	if inc.Pipeline == nil {
 		if len(c.errs) == 0 {
 			c.add(s.Pos, "run names no pipeline")

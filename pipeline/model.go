@@ -7,8 +7,6 @@
 // process, reads the clock, or starts a goroutine.
 package pipeline
 
-// This file holds the model: what a pipeline is once it has been read.
-
 import (
 	"fmt"
 	"sync"
@@ -274,10 +272,9 @@ type Stage struct {
 	MaxBuffer    *int64   // bytes; nil: 1 MiB
 	OnOverflow   Overflow
 
-	TextPos Pos // of the first character of Text
-
-	script Template          // Text, where it holds expressions
-	shell  *safety.ShellText // it parsed; filled by Check
+	script Template          // Text as a template; filled by Check
+	origin *origin           // of Text
+	shell  *safety.ShellText // Text parsed; filled by Check
 }
 
 // Branch is where a tee sends the stream besides the next stage: a chain of
@@ -387,22 +384,6 @@ func (p *Pipeline) Files() []string {
 	for _, s := range p.Steps {
 		if s.Run != nil {
 			out = append(out, s.Run.Pipeline.Files()...)
-		}
-	}
-	return out
-}
-
-// ReadSteps returns the names of the steps whose results expressions read.
-func (p *Pipeline) ReadSteps() map[string]bool {
-	out := map[string]bool{}
-	for _, s := range p.Steps {
-		for _, name := range s.Reads() {
-			out[name] = true
-		}
-	}
-	for _, o := range p.Outputs {
-		for _, name := range o.Expr.steps {
-			out[name] = true
 		}
 	}
 	return out

@@ -1,8 +1,5 @@
 package pipeline
 
-// This file holds what the levels of settings come to for one stage, and the
-// values of parameters.
-
 import (
 	"fmt"
 	"math"

@@ -1,10 +1,10 @@
 package pipeline
 
-// This file holds the parser: YAML nodes in, model and positioned errors out.
-
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"path/filepath"
 	"slices"
@@ -46,7 +46,7 @@ func parse(name string, src []byte, chain []string) (*Pipeline, error) {
 	if pl == nil {
 		return nil, p.err()
 	}
-	c := &checker{report: p.report, p: pl}
+	c := newChecker(pl, p.report)
 	if len(c.errs) > 0 && slices.ContainsFunc(c.errs, func(e *Error) bool { return e.File != name }) {
 		return nil, c.err() // of a file that is run: what this one takes from it is not known
 	}
@@ -76,7 +76,7 @@ func (p *parser) file(name string, src []byte) *Pipeline {
 	dec := yaml.NewDecoder(bytes.NewReader(src))
 	var doc, second yaml.Node
 	if err := dec.Decode(&doc); err != nil {
-		if err.Error() == "EOF" {
+		if errors.Is(err, io.EOF) {
 			p.add(Pos{}, "the file is empty; a pipeline has steps, such as\n  steps:\n    - spawn: [echo, hello]")
 		} else {
 			p.yamlError(err)
@@ -86,7 +86,7 @@ func (p *parser) file(name string, src []byte) *Pipeline {
 	switch err := dec.Decode(&second); {
 	case err == nil:
 		p.add(Pos{second.Line, second.Column}, "the file has a second document; a pipeline is one document, so remove the --- and what follows")
-	case err.Error() != "EOF":
+	case !errors.Is(err, io.EOF):
 		p.yamlError(err)
 		return nil
 	}
@@ -333,62 +333,35 @@ func (p *parser) template(n *yaml.Node) Template {
 	if !p.scalar(n, "text") {
 		return Template{}
 	}
-	if strings.ContainsRune(n.Value, 0) {
-		p.add(pos(n), "NUL byte in the text")
+	return p.templateAt(n.Value, p.origin(n))
+}
+
+// templateAt parses the text of a template, and reports what is wrong with it.
+func (p *parser) templateAt(text string, from *origin) Template {
+	if i := strings.IndexByte(text, 0); i >= 0 {
+		p.add(from.at(i), "NUL byte in the text")
 		return Template{}
 	}
-	t, err := parseTemplate(n.Value, func(i int) Pos { return p.placeOf(n, i) })
-	if err != nil {
-		p.add(p.placeOf(n, err.off), "%s", err.msg)
+	t := parseTemplate(text, from)
+	if t.tmpl != nil && t.tmpl.err != nil {
+		p.add(from.at(t.tmpl.err.off), "%s", t.tmpl.err)
+		return Template{}
 	}
 	return t
 }
 
-// placeOf returns the place of the i-th ${{ of a scalar, which may go over
-// several lines.
-func (p *parser) placeOf(n *yaml.Node, i int) Pos {
-	from := n.Column - 1
-	for l := n.Line; l <= len(p.lines) && l < n.Line+10000; l++ {
-		line := []rune(string(p.lines[l-1]))
-		if from > len(line) {
-			from = len(line)
-		}
-		s := string(line[from:])
-		off := 0
-		for {
-			j := strings.Index(s[off:], "${{")
-			if j < 0 {
-				break
-			}
-			j += off
-			off = j + 3
-			if j > 0 && s[j-1] == '$' {
-				continue
-			}
-			if i == 0 {
-				return Pos{l, from + utf8.RuneCountInString(s[:j]) + 1}
-			}
-			i--
-		}
-		from = 0
-	}
-	return pos(n)
-}
+func (p *parser) origin(n *yaml.Node) *origin { return &origin{lines: p.lines, node: n} }
 
 func (p *parser) expression(n *yaml.Node) *Expr {
 	if !p.scalar(n, "an expression") {
 		return nil
 	}
-	at := pos(n)
-	if strings.Contains(n.Value, "${{") {
-		at = p.placeOf(n, 0)
-	}
-	src := stripBraces(n.Value)
-	if src == "" {
-		p.add(at, "the expression is empty")
+	e := &Expr{src: stripBraces(n.Value), origin: p.origin(n), off: max(0, strings.Index(n.Value, exprOpen))}
+	if e.src == "" {
+		p.add(e.pos(), "the expression is empty")
 		return nil
 	}
-	return &Expr{pos: at, src: src}
+	return e
 }
 
 func (p *parser) boolean(n *yaml.Node) bool {

@@ -1,8 +1,5 @@
 package pipeline
 
-// This file holds the readers of single keys, one for each row of the schema
-// that needs more than a line.
-
 import (
 	"strconv"
 	"strings"
@@ -344,27 +341,13 @@ func (p *parser) readExec(t *target, n *yaml.Node) {
 	p.shellText(t.stage, n)
 }
 
-// shellText reads text that a shell parses. Its place is that of its first
-// character, so that errors inside can be placed.
+// shellText reads text that a shell parses.
 func (p *parser) shellText(st *Stage, n *yaml.Node) {
 	if !p.scalar(n, "shell text") {
 		return
 	}
-	st.Text = p.text(n)
-	st.TextPos = pos(n)
-	if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
-		st.TextPos = Pos{Line: n.Line + 1}
-		if n.Style&yaml.LiteralStyle != 0 && n.Line < len(p.lines) {
-			line := string(p.lines[n.Line])
-			st.TextPos.Col = len(line) - len(strings.TrimLeft(line, " ")) + 1
-		}
-	} else if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
-		st.TextPos.Col++
-		if n.Style&yaml.DoubleQuotedStyle != 0 && n.Line <= len(p.lines) && (strings.Contains(n.Value, "\n") || strings.Contains(string(p.lines[n.Line-1]), `\`)) {
-			st.TextPos = Pos{} // escapes stand between the places here and there
-		}
-	}
-	st.script = p.template(n)
+	st.Text, st.origin = n.Value, p.origin(n)
+	st.script = p.templateAt(st.Text, st.origin)
 }
 
 func (p *parser) argv(st *Stage, n *yaml.Node) {
@@ -430,10 +413,11 @@ func (p *parser) globs(n *yaml.Node) []Glob {
 	add := func(c *yaml.Node) {
 		pattern, not := strings.CutPrefix(c.Value, "!")
 		g := Glob{Pos: pos(c), Not: not}
-		if c.Kind == yaml.ScalarNode && not {
-			c = &yaml.Node{Kind: c.Kind, Tag: "!!str", Style: c.Style, Value: pattern, Line: c.Line, Column: c.Column}
+		if p.scalar(c, "text") {
+			from := p.origin(c)
+			from.skip = len(c.Value) - len(pattern)
+			g.Pattern = p.templateAt(pattern, from)
 		}
-		g.Pattern = p.template(c)
 		switch literal := g.Pattern.literals(); {
 		case pattern == "":
 			p.add(g.Pos, "a pattern is empty; expected one such as \"src/**/*.c\"")

@@ -1,8 +1,5 @@
 package pipeline
 
-// This file holds the schema: the one table of keys that the parser reads
-// files by and that suggestions are made from.
-
 import (
 	"slices"
 	"strings"

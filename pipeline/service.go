@@ -1,8 +1,5 @@
 package pipeline
 
-// This file holds steps that go on: jobs, which outlive the runner, and
-// services, which the rest of a pipeline leans on.
-
 import (
 	"net"
 	"regexp"
@@ -201,8 +198,6 @@ func (c *checker) service(s *Step) {
 	if r == nil {
 		return
 	}
-	c.template(r.TCP)
-	c.template(r.HTTP)
 	switch {
 	case strings.HasPrefix(r.HTTP.src, "https:"):
 		c.add(r.Pos, "ready: http is without TLS; for https use exec, as in {exec: [curl, -fsS, …]}")

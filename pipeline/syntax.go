@@ -1,8 +1,5 @@
 package pipeline
 
-// This file holds what is said about a file that is not YAML: the place that
-// yaml.v3 means, and what was probably intended.
-
 import (
 	"bytes"
 	"regexp"

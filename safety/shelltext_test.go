@@ -397,7 +397,7 @@ func TestPlace(t *testing.T) {
 	if s, ok := err.(*safety.ShellError); ok {
 		se = s
 	}
-	if se == nil || se.Line != 3 || se.Col != 6 {
+	if se == nil || se.Place.Line != 3 || se.Place.Col != 6 {
 		t.Errorf("%#v", err)
 	}
 }
