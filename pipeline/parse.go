@@ -102,7 +102,11 @@ func (p *parser) file(name string, src []byte) *Pipeline {
 		p.add(pos(root), "a pipeline is a mapping with the key steps, not %s", kindOf(root))
 		return nil
 	}
-	p.mapping(root, atFile, &target{file: pl, scope: &pl.Scope})
+	p.mapping(root, atFile, &target{file: pl, scope: &pl.Scope}, func(k, _ *yaml.Node) {
+		if !strings.HasPrefix(k.Value, "x-") {
+			p.add(pos(k), "%s", unknownKey(k.Value, atFile))
+		}
+	})
 	return pl
 }
 
@@ -277,17 +281,18 @@ func (p *parser) pairsIn(n *yaml.Node, seen map[string]*yaml.Node, f func(k, v *
 	}
 }
 
-// mapping reads the keys that the schema has for a place.
-func (p *parser) mapping(n *yaml.Node, at place, t *target) {
+// mapping reads the keys that the schema has for a place. What it lacks is
+// handed to other; where that is nil, it is an error.
+func (p *parser) mapping(n *yaml.Node, at place, t *target, other func(k, v *yaml.Node)) {
 	p.pairs(n, func(k, v *yaml.Node) {
-		if at == atFile && strings.HasPrefix(k.Value, "x-") {
-			return
-		}
-		if spec := byName[k.Value]; spec != nil && spec.at&at != 0 {
+		switch spec := keyAt(k.Value, at); {
+		case spec != nil && spec.read != nil:
 			spec.read(p, t, v)
-			return
+		case spec == nil && other != nil:
+			other(k, v)
+		default:
+			p.add(pos(k), "%s", unknownKey(k.Value, at))
 		}
-		p.add(pos(k), "%s", unknownKey(k.Value, at))
 	})
 }
 

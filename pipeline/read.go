@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -59,26 +60,10 @@ func (p *parser) readParams(t *target, n *yaml.Node) {
 	})
 }
 
-var paramKeys = []string{"type", "default", "enum", "pattern", "help"}
-
 func (p *parser) readParam(prm *Param, n *yaml.Node) {
-	var def *yaml.Node
-	p.pairs(n, func(k, v *yaml.Node) {
-		switch k.Value {
-		case "type":
-			prm.Type = oneOf[ParamType](p, v, paramTypes)
-		case "default":
-			def = v
-		case "enum":
-			prm.Enum = p.names(v)
-		case "pattern":
-			prm.Pattern = p.text(v)
-		case "help":
-			prm.Help = p.text(v)
-		default:
-			p.add(pos(k), "unknown key %q in a parameter%s", k.Value, didYouMean(k.Value, paramKeys, "; it has "+strings.Join(paramKeys, ", ")))
-		}
-	})
+	t := &target{param: prm}
+	p.mapping(n, atParam, t, nil)
+	def := t.initial
 	if def == nil {
 		return
 	}
@@ -135,10 +120,10 @@ func (p *parser) actions(n *yaml.Node) []string {
 			return
 		}
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			switch k := n.Content[i]; k.Value {
-			case "spawn", "exec", "execFile", "pipe", "tee", "run":
+			switch k := n.Content[i]; {
+			case slices.Contains(actionKeys, k.Value):
 				out = append(out, k.Value)
-			case "<<":
+			case k.Value == "<<":
 				v := n.Content[i+1]
 				if v.Kind == yaml.AliasNode {
 					v = v.Alias
@@ -178,7 +163,7 @@ func (p *parser) step(n *yaml.Node) *Step {
 		return nil
 	}
 	if len(acts) < 2 {
-		p.mapping(n, at, t)
+		p.mapping(n, at, t, nil)
 	}
 	if !p.oneAction(n, acts, "a step", "spawn, exec, execFile, pipe or run") {
 		return nil
@@ -198,14 +183,9 @@ func (p *parser) oneAction(n *yaml.Node, acts []string, what, known string) bool
 		p.add(pos(n), "%s has one action, not %s", what, strings.Join(acts, " and "))
 	default:
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			for _, w := range planned {
-				if w == n.Content[i].Value {
-					return false // said already
-				}
-			}
-			switch nearest(n.Content[i].Value, keysAt(atStep|atPipe|atTee|atRun)) {
-			case "spawn", "exec", "execFile", "pipe", "tee", "run":
-				return false // a misspelt one, said already
+			name := n.Content[i].Value
+			if planned(name) || slices.Contains(actionKeys, nearest(name, keysAt(atStep|atPipe|atTee|atRun))) {
+				return false // a misspelt action, or one of a later version: said already
 			}
 		}
 		p.add(pos(n), "%s has no action; give it one of %s", what, known)
@@ -268,7 +248,7 @@ func (p *parser) stage(n *yaml.Node) *Stage {
 		p.add(st.Pos, "a pipe in a pipe; list its stages here instead")
 		return nil
 	}
-	p.mapping(n, at, &target{stage: st, scope: &st.Scope})
+	p.mapping(n, at, &target{stage: st, scope: &st.Scope}, nil)
 	if !p.oneAction(n, acts, "a stage", "spawn, exec, execFile or tee") {
 		return nil
 	}
@@ -287,8 +267,8 @@ func (p *parser) readTee(t *target, n *yaml.Node) {
 				}
 			})
 		case c.Kind == yaml.MappingNode && hasKey(c, "file"):
-			io := p.stdio(c, 1)
-			b.File = &io
+			b.File = &Stdio{Pos: b.Pos}
+			p.mapping(c, atBranch, &target{stdio: b.File}, nil)
 		default:
 			if st := p.stage(c); st != nil {
 				b.Chain = []*Stage{st}
@@ -495,41 +475,17 @@ func (p *parser) readMatrix(t *target, n *yaml.Node) {
 	}
 	m := &Matrix{Pos: pos(n)}
 	t.step.Matrix = m
-	p.pairs(n, func(k, v *yaml.Node) {
-		switch k.Value {
-		case "exclude", "include":
-			var list []map[string]any
-			p.items(v, "combinations", func(c *yaml.Node) {
-				combo := map[string]any{}
-				if c.Kind != yaml.MappingNode {
-					p.add(pos(c), "a combination is a mapping such as {os: linux}, not %s", kindOf(c))
-					return
-				}
-				p.pairs(c, func(k, v *yaml.Node) {
-					combo[k.Value] = p.matrixValue(v)
-					if !namePattern().MatchString(k.Value) {
-						p.add(pos(k), "%q is not a name", k.Value)
-					}
-				})
-				list = append(list, combo)
-			})
-			if k.Value == "exclude" {
-				m.Exclude = list
-			} else {
-				m.Include = list
-			}
-		default:
-			if !namePattern().MatchString(k.Value) {
-				p.add(pos(k), "the name of an axis has letters, digits, _ and -: %q has not", k.Value)
-			}
-			a := Axis{Name: k.Value}
-			if v.Kind != yaml.SequenceNode || len(v.Content) == 0 {
-				p.add(pos(v), "an axis is a list of values, such as [linux, darwin], not %s", kindOf(v))
-				return
-			}
-			p.items(v, "values", func(c *yaml.Node) { a.Values = append(a.Values, p.matrixValue(c)) })
-			m.Axes = append(m.Axes, a)
+	p.mapping(n, atMatrix, &target{matrix: m}, func(k, v *yaml.Node) {
+		if !namePattern().MatchString(k.Value) {
+			p.add(pos(k), "the name of an axis has letters, digits, _ and -: %q has not", k.Value)
 		}
+		a := Axis{Name: k.Value}
+		if v.Kind != yaml.SequenceNode || len(v.Content) == 0 {
+			p.add(pos(v), "an axis is a list of values, such as [linux, darwin], not %s", kindOf(v))
+			return
+		}
+		p.items(v, "values", func(c *yaml.Node) { a.Values = append(a.Values, p.matrixValue(c)) })
+		m.Axes = append(m.Axes, a)
 	})
 	for i, e := range m.Exclude {
 		for k := range e {
@@ -541,6 +497,25 @@ func (p *parser) readMatrix(t *target, n *yaml.Node) {
 	if m.size() > MaxInstances {
 		p.add(m.Pos, "the matrix has more than %d combinations", MaxInstances)
 	}
+}
+
+// combinations reads values by the names of axes, and others.
+func (p *parser) combinations(n *yaml.Node) (list []map[string]any) {
+	p.items(n, "combinations", func(c *yaml.Node) {
+		if c.Kind != yaml.MappingNode {
+			p.add(pos(c), "a combination is a mapping such as {os: linux}, not %s", kindOf(c))
+			return
+		}
+		combo := map[string]any{}
+		p.pairs(c, func(k, v *yaml.Node) {
+			combo[k.Value] = p.matrixValue(v)
+			if !namePattern().MatchString(k.Value) {
+				p.add(pos(k), "%q is not a name", k.Value)
+			}
+		})
+		list = append(list, combo)
+	})
+	return list
 }
 
 // matrixValue reads a scalar with its type, if its text is that of the value:
@@ -574,16 +549,7 @@ func (p *parser) matrixValue(n *yaml.Node) any {
 func (p *parser) readLock(t *target, n *yaml.Node) {
 	l := &Lock{}
 	if n.Kind == yaml.MappingNode {
-		p.pairs(n, func(k, v *yaml.Node) {
-			switch k.Value {
-			case "name":
-				l.Name = p.template(v)
-			case "wait":
-				l.Wait = p.durationPtr(v)
-			default:
-				p.add(pos(k), "unknown key %q in lock%s", k.Value, didYouMean(k.Value, []string{"name", "wait"}, "; it has name, wait"))
-			}
-		})
+		p.mapping(n, atLock, &target{lock: l}, nil)
 	} else {
 		l.Name = p.template(n)
 	}
@@ -596,8 +562,6 @@ func (p *parser) readLock(t *target, n *yaml.Node) {
 	}
 	t.file.Lock = l
 }
-
-var retryKeys = []string{"attempts", "delay", "backoff", "maxDelay", "on"}
 
 // exponential reads a backoff.
 func (p *parser) exponential(n *yaml.Node) bool {
@@ -614,27 +578,16 @@ func (p *parser) readRetry(t *target, n *yaml.Node) {
 	}
 	r := &Retry{}
 	t.step.Retry = r
-	p.pairs(n, func(k, v *yaml.Node) {
-		switch k.Value {
-		case "attempts":
-			r.Attempts = int(p.integer(v, 1, MaxAttempts))
-		case "delay":
-			r.Delay = p.duration(v)
-		case "maxDelay":
-			r.MaxDelay = p.duration(v)
-		case "backoff":
-			r.Exponential = p.exponential(v)
-		case "on":
-			r.On = &RetryOn{}
-			p.items(v, "exit codes, signals or timeout", func(c *yaml.Node) { p.retryOn(r.On, c) })
-		default:
-			p.add(pos(k), "unknown key %q in retry%s", k.Value, didYouMean(k.Value, retryKeys, "; it has "+strings.Join(retryKeys, ", ")))
-		}
-	})
+	p.mapping(n, atRetry, &target{retry: r}, nil)
 	if r.Attempts == 0 {
 		p.add(pos(n), "retry needs attempts, as in {attempts: 3}; the first one counts")
 		r.Attempts = 1
 	}
+}
+
+func (p *parser) readRetryOn(t *target, n *yaml.Node) {
+	t.retry.On = &RetryOn{}
+	p.items(n, "exit codes, signals or timeout", func(c *yaml.Node) { p.retryOn(t.retry.On, c) })
 }
 
 func (p *parser) retryOn(on *RetryOn, n *yaml.Node) {
@@ -768,31 +721,23 @@ func (p *parser) stdio(n *yaml.Node, fd int) Stdio {
 }
 
 func (p *parser) stdioMap(s *Stdio, n *yaml.Node, fd int) {
-	p.pairs(n, func(k, v *yaml.Node) {
-		switch k.Value {
-		case "file":
-			s.Kind = StdioFile
-			s.File = p.template(v)
-			if s.File.IsZero() {
-				p.add(pos(v), "file is empty; it takes a path")
-			}
-		case "append":
-			s.Append = p.boolean(v)
-			if fd == 0 {
-				p.add(pos(k), "append has no meaning for stdin")
-			}
-		case "fd":
-			s.Kind = StdioFD
-			s.FD = int(p.integer(v, 0, 1<<20))
-		default:
-			p.add(pos(k), "unknown key %q in a descriptor%s", k.Value, didYouMean(k.Value, []string{"file", "append", "fd"}, "; it is {file: path, append: true} or {fd: N}"))
-		}
-	})
-	if s.Kind == StdioDefault {
+	p.mapping(n, atDescriptor, &target{stdio: s}, nil)
+	switch {
+	case s.Kind == StdioDefault:
 		p.add(s.Pos, "a descriptor is %s, {file: path, append: true} or {fd: N}", strings.Join(stdioWords, ", "))
-	} else if hasKey(n, "file") && hasKey(n, "fd") {
+	case hasKey(n, "file") && hasKey(n, "fd"):
 		p.add(s.Pos, "a descriptor is a file or an fd, not both")
-	} else if s.Append && s.Kind == StdioFD {
+	case s.Append && s.Kind == StdioFD:
 		p.add(s.Pos, "append goes with file only")
+	case s.Append && fd == 0:
+		p.add(s.Pos, "append has no meaning for stdin")
+	}
+}
+
+func (p *parser) readFile(t *target, n *yaml.Node) {
+	t.stdio.Kind = StdioFile
+	t.stdio.File = p.template(n)
+	if t.stdio.File.IsZero() {
+		p.add(pos(n), "file is empty; it takes a path")
 	}
 }

@@ -3,7 +3,6 @@ package pipeline
 import (
 	"net"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -76,8 +75,6 @@ func or[T any](p *T, def T) T {
 	return *p
 }
 
-var readyKeys = []string{"tcp", "http", "log", "exec", "notify", "timeout"}
-
 func (p *parser) readReady(t *target, n *yaml.Node) {
 	if n.Kind != yaml.MappingNode {
 		p.add(pos(n), "ready is a mapping such as {tcp: \"localhost:8080\"}, not %s", kindOf(n))
@@ -85,84 +82,64 @@ func (p *parser) readReady(t *target, n *yaml.Node) {
 	}
 	r := &Ready{Pos: pos(n)}
 	t.step.Ready = r
-	probes, before := 0, len(p.errs)
-	p.pairs(n, func(k, v *yaml.Node) {
-		if k.Value != "timeout" {
-			probes++
-		}
-		switch k.Value {
-		case "tcp":
-			r.TCP = p.template(v)
-		case "http":
-			r.HTTP = p.template(v)
-		case "log":
-			if r.Log = p.text(v); r.Log == "" {
-				p.add(pos(v), "ready: log is a regular expression that a line of output matches")
-			}
-		case "exec":
-			r.Exec = &Stage{Pos: pos(k)}
-			sub := &target{step: t.step, stage: r.Exec, scope: &r.Exec.Scope}
-			if v.Kind == yaml.SequenceNode {
-				p.readExecFile(sub, v)
-			} else {
-				p.readExec(sub, v)
-			}
-		case "notify":
-			if r.Notify = p.boolean(v); !r.Notify {
-				probes--
-			}
-		case "timeout":
-			r.Timeout = p.durationPtr(v)
-		case "message":
-			p.add(pos(k), "\"message\" is not supported by this version of pipe")
-		default:
-			p.add(pos(k), "unknown key %q in ready%s", k.Value, didYouMean(k.Value, readyKeys, "; it has "+strings.Join(readyKeys, ", ")))
-		}
-	})
-	if probes != 1 && len(p.errs) == before { // a key that is not known is said to be that, and no more
-		p.add(pos(n), "ready takes one of tcp, http, log, exec and notify, and a timeout")
+	before := len(p.errs)
+	p.mapping(n, atReady, &target{step: t.step, ready: r}, nil)
+	if r.probes() != 1 && len(p.errs) == before { // what is wrong with a key is said, and no more
+		p.add(pos(n), "%s", oneProbe)
 	}
 }
 
-var restartKeys = []string{"policy", "delay", "backoff", "maxRestarts", "window"}
+const oneProbe = "ready takes one of tcp, http, log, exec and notify, and a timeout"
+
+// probes returns how many probes are set.
+func (r *Ready) probes() (n int) {
+	for _, set := range []bool{!r.TCP.IsZero(), !r.HTTP.IsZero(), r.Log != "", r.Exec != nil, r.Notify} {
+		if set {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *parser) readLog(t *target, n *yaml.Node) {
+	if t.ready.Log = p.text(n); t.ready.Log == "" {
+		p.add(pos(n), "ready: log is a regular expression that a line of output matches")
+	}
+}
+
+func (p *parser) readProbe(t *target, n *yaml.Node) {
+	st := &Stage{Pos: pos(n)}
+	t.ready.Exec = st
+	sub := &target{step: t.step, stage: st, scope: &st.Scope}
+	if n.Kind == yaml.SequenceNode {
+		p.readExecFile(sub, n)
+	} else {
+		p.readExec(sub, n)
+	}
+}
 
 func (p *parser) readRestart(t *target, n *yaml.Node) {
 	r := &Restart{Pos: pos(n)}
 	t.step.Restart = r
-	policy := func(v *yaml.Node) {
-		i := slices.Index(restartPolicies, v.Value)
-		if v.Kind != yaml.ScalarNode || i < 0 {
-			p.add(pos(v), "expected never, on-failure or always, not %s", kindOf(v))
-			return
-		}
-		r.Policy = RestartPolicy(i)
-	}
-	if n.Kind == yaml.ScalarNode {
-		policy(n)
-		return
-	}
-	if n.Kind != yaml.MappingNode {
+	sub := &target{restart: r}
+	switch n.Kind {
+	case yaml.ScalarNode:
+		p.readPolicy(sub, n)
+	case yaml.MappingNode:
+		r.Policy = RestartOnFailure
+		p.mapping(n, atRestart, sub, nil)
+	default:
 		p.add(pos(n), "restart is a policy (never, on-failure, always) or a mapping such as {policy: on-failure, delay: 1s}, not %s", kindOf(n))
-		return
 	}
-	r.Policy = RestartOnFailure
-	p.pairs(n, func(k, v *yaml.Node) {
-		switch k.Value {
-		case "policy":
-			policy(v)
-		case "delay":
-			r.Delay = p.durationPtr(v)
-		case "backoff":
-			r.Fixed = !p.exponential(v)
-		case "maxRestarts":
-			max := int(p.integer(v, 0, 1_000_000))
-			r.MaxRestarts = &max
-		case "window":
-			r.Window = p.durationPtr(v)
-		default:
-			p.add(pos(k), "unknown key %q in restart%s", k.Value, didYouMean(k.Value, restartKeys, "; it has "+strings.Join(restartKeys, ", ")))
-		}
-	})
+}
+
+func (p *parser) readPolicy(t *target, n *yaml.Node) {
+	t.restart.Policy = oneOf[RestartPolicy](p, n, restartPolicies)
+}
+
+func (p *parser) readMaxRestarts(t *target, n *yaml.Node) {
+	limit := int(p.integer(n, 0, 1_000_000))
+	t.restart.MaxRestarts = &limit
 }
 
 // service checks what goes on: jobs and services.
@@ -197,6 +174,9 @@ func (c *checker) service(s *Step) {
 	r := s.Ready
 	if r == nil {
 		return
+	}
+	if r.probes() != 1 && len(c.errs) == 0 {
+		c.add(r.Pos, "%s", oneProbe)
 	}
 	switch {
 	case strings.HasPrefix(r.HTTP.src, "https:"):
