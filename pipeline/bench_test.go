@@ -39,3 +39,30 @@ func BenchmarkParse(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkCheck checks a pipeline in which something was changed, and
+// BenchmarkCheckAgain one in which nothing was.
+func BenchmarkCheck(b *testing.B) {
+	names := []string{"a", "b"}
+	benchmarkCheck(b, func(p *Pipeline) { p.Name, names[0], names[1] = names[0], names[1], names[0] })
+}
+
+func BenchmarkCheckAgain(b *testing.B) { benchmarkCheck(b, func(*Pipeline) {}) }
+
+func benchmarkCheck(b *testing.B, change func(*Pipeline)) {
+	for _, n := range []int{1, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			p, err := Parse("f.yaml", steps(n))
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				change(p)
+				if err := p.Check(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/step")
+		})
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,31 +13,27 @@ import (
 	"github.com/pipe-runner/pipe/safety"
 )
 
-// Check reports everything that is wrong in a pipeline built in Go, as
-// [Errors], or nil. A pipeline from [Parse] has been checked already, and Run
-// checks one that has not been. A pipeline that passed is not to be changed;
-// it may then be used by several goroutines at once. Check itself may be
-// called by several at once.
+// Check reports everything that is wrong in a pipeline, as [Errors], or nil. It
+// is for one that was built in Go, or changed: [Parse] has checked what it
+// returns, and a run checks what it is given. Check notices any change of the
+// model since it last succeeded, and costs little where there is none. Several
+// goroutines may call it at once, but not while the pipeline is changed.
 func (p *Pipeline) Check() error {
 	p.checking.Lock()
 	defer p.checking.Unlock()
-	if p.graph != nil {
-		return nil
-	}
-	if err := p.nils(); err != nil {
-		return err
-	}
-	c := newChecker(p, report{file: p.File, lines: p.lines})
-	c.run()
-	if err := c.err(); err != nil {
+	if err := p.complete(); err != nil {
 		p.graph = nil
 		return err
 	}
-	return nil
+	if p.graph != nil && digest(p) == p.checked {
+		return nil
+	}
+	return newChecker(p, report{file: p.File, lines: p.lines}).run()
 }
 
-// nils reports what is missing in a pipeline built in Go.
-func (p *Pipeline) nils() error {
+// complete reports what is missing in a pipeline built in Go, and what goes
+// round in circles: neither could be checked further.
+func (p *Pipeline) complete() error {
 	bad := func(format string, args ...any) error {
 		return Errors{{File: p.File, Msg: fmt.Sprintf(format, args...)}}
 	}
@@ -46,17 +41,8 @@ func (p *Pipeline) nils() error {
 		if s == nil {
 			return bad("step #%d is nil", i+1)
 		}
-		var walk func([]*Stage) bool
-		walk = func(stages []*Stage) bool {
-			for _, st := range stages {
-				if st == nil || slices.ContainsFunc(st.Tee, func(b Branch) bool { return b.File == nil && len(b.Chain) == 0 || !walk(b.Chain) }) {
-					return false
-				}
-			}
-			return true
-		}
-		if !walk(s.Stages) {
-			return bad("step #%d has a stage that is nil, or a tee with an empty branch", i+1)
+		if !complete(s.Stages, 0) || s.Ready != nil && s.Ready.Exec != nil && !complete([]*Stage{s.Ready.Exec}, 0) {
+			return bad("step #%d has a stage that is nil, or a tee with an empty branch or too many tees in it", i+1)
 		}
 	}
 	for i, prm := range p.Params {
@@ -69,7 +55,42 @@ func (p *Pipeline) nils() error {
 			return bad("output #%d has no expression", i+1)
 		}
 	}
+	if p.loops(map[*Pipeline]bool{}) {
+		return bad("the pipeline runs itself, or one that it runs does")
+	}
 	return nil
+}
+
+// complete reports whether all stages are there, also those in tees. A tee in a
+// tee is an error of its own, so that it is enough to look a few tees deep.
+func complete(stages []*Stage, depth int) bool {
+	for _, st := range stages {
+		if st == nil || depth > 8 {
+			return false
+		}
+		for _, b := range st.Tee {
+			if b.File == nil && len(b.Chain) == 0 || !complete(b.Chain, depth+1) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// loops reports whether the pipelines that p runs come back to one that runs
+// them. open has those that are being looked at, and as false those that were.
+func (p *Pipeline) loops(open map[*Pipeline]bool) bool {
+	if running, seen := open[p]; seen {
+		return running
+	}
+	open[p] = true
+	for _, s := range p.Steps {
+		if s != nil && s.Run != nil && s.Run.Pipeline != nil && s.Run.Pipeline.loops(open) {
+			return true
+		}
+	}
+	open[p] = false
+	return false
 }
 
 func newChecker(p *Pipeline, r report) *checker {
@@ -87,7 +108,18 @@ type checker struct {
 
 var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`) })
 
-func (c *checker) run() {
+// run checks the pipeline, and notes in it what was checked.
+func (c *checker) run() error {
+	c.pipeline()
+	if err := c.err(); err != nil {
+		c.p.graph = nil
+		return err
+	}
+	c.p.checked = digest(c.p)
+	return nil
+}
+
+func (c *checker) pipeline() {
 	c.declare()
 	for _, name := range c.p.Secrets {
 		c.variable(Pos{}, name)
@@ -162,6 +194,7 @@ func (c *checker) stepNames() []string {
 }
 
 func (c *checker) param(prm *Param) {
+	prm.match = nil
 	if prm.Pattern != "" {
 		re, err := regexp.Compile(`^(?:` + prm.Pattern + `)$`)
 		if err != nil {
@@ -192,9 +225,10 @@ func (c *checker) template(key string, t *Template) {
 }
 
 // expr compiles an expression, once though stages may share it.
-func (c *checker) expr(_ string, e *Expr) {
+func (c *checker) expr(key string, e *Expr) {
 	if !c.compiled[e] {
 		c.compiled[e] = true
+		e.cond = key == "if"
 		e.compile(c)
 	}
 }
@@ -283,7 +317,6 @@ func (c *checker) runStep(s *Step) {
 // evaluated before it expands, and do not have matrix and item.
 func (c *checker) expressions(s *Step) {
 	if s.If != nil {
-		s.If.cond = true
 		c.expr("if", s.If)
 	}
 	if s.ForEach != nil {

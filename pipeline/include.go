@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -119,6 +120,11 @@ func (s *Step) include() *Include {
 	return s.Run
 }
 
+// label names the pipeline that is run.
+func (inc *Include) label() string {
+	return cmp.Or(inc.Path, inc.Pipeline.Name, "the pipeline that it runs")
+}
+
 // include checks a step that runs a pipeline.
 func (c *checker) include(s *Step) {
 	inc := s.Run
@@ -139,12 +145,12 @@ func (c *checker) include(s *Step) {
 	given := map[string]bool{}
 	for _, w := range inc.With {
 		if given[w.Name] = true; !slices.Contains(names, w.Name) {
-			c.add(w.Pos, "unknown parameter %q of %s%s", w.Name, inc.Path, didYouMean(w.Name, names, ""))
+			c.add(w.Pos, "unknown parameter %q of %s%s", w.Name, inc.label(), didYouMean(w.Name, names, ""))
 		}
 	}
 	for _, prm := range inc.Pipeline.Params {
 		if prm.Default == nil && !given[prm.Name] {
-			c.add(inc.Pos, "%s must be given its parameter %s: add with: {%s: …}", inc.Path, prm.Name, prm.Name)
+			c.add(inc.Pos, "%s must be given its parameter %s: add with: {%s: …}", inc.label(), prm.Name, prm.Name)
 		}
 	}
 }

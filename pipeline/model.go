@@ -42,9 +42,9 @@ func (m Mode) String() string {
 	return "sync"
 }
 
-// Pipeline is a set of steps. The zero value is a pipeline without
-// steps. A Pipeline that passed [Parse] or [Pipeline.Check] must not be changed
-// any more; it may then be run by several goroutines at once.
+// Pipeline is a set of steps. The zero value has none, which [Pipeline.Check]
+// refuses. Several goroutines may check and run one at once, as long as nobody
+// changes it meanwhile. A Step, Stage or Expr belongs to one Pipeline only.
 type Pipeline struct {
 	File        string // path as given; "" for a pipeline built in Go
 	Dir         string // folder of File; "" for a pipeline built in Go
@@ -69,9 +69,10 @@ type Pipeline struct {
 	Scope          *Scope // the level below every step; nil: nothing set
 	Steps          []*Step
 
-	checking sync.Mutex     // held by Check, which fills in the next two
+	checking sync.Mutex     // held by Check, which fills in the next three
+	checked  uint64         // digest of what was checked
 	index    map[string]int // step name to place in Steps
-	graph    *Graph         // nil: not checked yet
+	graph    *Graph         // nil: not checked yet, or not valid
 	lines    [][]byte       // the source, for carets; nil without a file
 }
 
@@ -319,33 +320,6 @@ type Stdio struct {
 	File   Template
 	Append bool
 	FD     int
-}
-
-// SpawnStep returns a step that starts a program without a shell. Each word is
-// one argument, taken literally.
-func SpawnStep(name, program string, args ...string) *Step {
-	return &Step{Name: name, Stages: []*Stage{SpawnStage(program, args...)}}
-}
-
-// ExecStep returns a step that runs shell text in the embedded shell and
-// buffers its output. A ${{ expression }} in the text is a value, not text.
-func ExecStep(name, text string) *Step {
-	return &Step{Name: name, Stages: []*Stage{{Action: ActionExec, Text: text}}}
-}
-
-// PipeStep returns a step whose stages run at once, joined stdout to stdin.
-func PipeStep(name string, stages ...*Stage) *Step {
-	return &Step{Name: name, Stages: stages}
-}
-
-// SpawnStage returns a stage that starts a program without a shell.
-func SpawnStage(program string, args ...string) *Stage {
-	s := &Stage{Action: ActionSpawn, Args: make([]Template, 0, len(args)+1)}
-	s.Args = append(s.Args, Literal(program))
-	for _, a := range args {
-		s.Args = append(s.Args, Literal(a))
-	}
-	return s
 }
 
 // IsPipe reports whether the step joins several stages.

@@ -50,8 +50,7 @@ func parse(name string, src []byte, chain []string) (*Pipeline, error) {
 	if len(c.errs) > 0 && slices.ContainsFunc(c.errs, func(e *Error) bool { return e.File != name }) {
 		return nil, c.err() // of a file that is run: what this one takes from it is not known
 	}
-	c.run()
-	if err := c.err(); err != nil {
+	if err := c.run(); err != nil {
 		return nil, err
 	}
 	return pl, nil

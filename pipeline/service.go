@@ -175,6 +175,7 @@ func (c *checker) service(s *Step) {
 	if r == nil {
 		return
 	}
+	r.match = nil
 	if r.probes() != 1 && len(c.errs) == 0 {
 		c.add(r.Pos, "%s", oneProbe)
 	}
