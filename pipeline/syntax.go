@@ -30,6 +30,7 @@ func (p *parser) yamlError(err error) {
 	if m[1] == "" || strings.HasPrefix(msg, "did not find expected") && !strings.Contains(msg, "alphabetic") {
 		line++
 	}
+	line = min(line, len(p.lines)) // the end of a file is in its last line
 	at, hint := p.syntaxHint(msg, line)
 	if hint == "" {
 		hint = msg
@@ -39,9 +40,6 @@ func (p *parser) yamlError(err error) {
 
 // syntaxHint looks for the usual causes of an error from a line on.
 func (p *parser) syntaxHint(msg string, from int) (Pos, string) {
-	if from > len(p.lines) {
-		return Pos{Line: from}, ""
-	}
 	for i := max(from-1, 0); i < len(p.lines); i++ {
 		l := p.lines[i]
 		indent := len(l) - len(bytes.TrimLeft(l, " "))
