@@ -1,9 +1,11 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 	"sync"
 	"syscall"
@@ -196,14 +198,16 @@ func (c *checker) stepNames() []string {
 func (c *checker) param(prm *Param) {
 	prm.match = nil
 	if prm.Pattern != "" {
-		re, err := regexp.Compile(`^(?:` + prm.Pattern + `)$`)
+		_, err := regexp.Compile(prm.Pattern) // alone first: the error quotes what was written
+		var whole *regexp.Regexp
+		if err == nil {
+			whole, err = regexp.Compile(`^(?:` + prm.Pattern + `)$`)
+		}
 		if err != nil {
-			what := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
-			what, _, _ = strings.Cut(what, ": `^(?:")
-			c.add(prm.Pos, "the pattern of parameter %s is not a regular expression: %s", prm.Name, what)
+			c.add(prm.Pos, "the pattern of parameter %s is not a regular expression: %s", prm.Name, patternError(err))
 			return
 		}
-		prm.match = re.MatchString
+		prm.match = whole.MatchString
 	}
 	if prm.Default == nil {
 		return
@@ -211,6 +215,15 @@ func (c *checker) param(prm *Param) {
 	if err := prm.check(prm.Default); err != nil {
 		c.add(prm.Pos, "default of %s: %s", prm.Name, err)
 	}
+}
+
+// patternError says what is wrong with a regular expression.
+func patternError(err error) string {
+	var se *syntax.Error
+	if errors.As(err, &se) {
+		return fmt.Sprintf("%s: `%s`", se.Code, se.Expr)
+	}
+	return err.Error()
 }
 
 // template checks a template and compiles its expressions.

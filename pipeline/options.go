@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -148,11 +149,23 @@ func (prm *Param) check(v any) error {
 	return nil
 }
 
+// ParamError is what is wrong with a parameter that was given, or was not.
+type ParamError struct {
+	Name string
+	Msg  string // one sentence, which names it
+}
+
+// Error returns the sentence.
+func (e *ParamError) Error() string { return e.Msg }
+
 // ParamValues returns the value of each parameter, from what was given (the
-// words for each name; several for a list) and the defaults. The error names
-// every parameter that is unknown, missing or ill-typed.
+// words for each name; several for a list) and the defaults. The error joins a
+// [*ParamError] for each that is unknown, missing or ill-typed.
 func (p *Pipeline) ParamValues(given map[string][]string) (map[string]any, error) {
-	var errs []string
+	var errs []error
+	bad := func(name, format string, args ...any) {
+		errs = append(errs, &ParamError{name, fmt.Sprintf(format, args...)})
+	}
 	out := make(map[string]any, len(p.Params))
 	var names []string
 	for _, prm := range p.Params {
@@ -160,7 +173,7 @@ func (p *Pipeline) ParamValues(given map[string][]string) (map[string]any, error
 		words, ok := given[prm.Name]
 		if !ok {
 			if prm.Default == nil {
-				errs = append(errs, fmt.Sprintf("parameter %s must be given: -p %s=VALUE%s", prm.Name, prm.Name, helpText(prm)))
+				bad(prm.Name, "parameter %s must be given: -p %s=VALUE%s", prm.Name, prm.Name, helpText(prm))
 				continue
 			}
 			out[prm.Name] = safePath(prm, prm.Default)
@@ -171,7 +184,7 @@ func (p *Pipeline) ParamValues(given map[string][]string) (map[string]any, error
 			err = prm.check(v)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Sprintf("parameter %s: %s", prm.Name, err))
+			bad(prm.Name, "parameter %s: %s", prm.Name, err)
 			continue
 		}
 		out[prm.Name] = safePath(prm, v)
@@ -182,12 +195,12 @@ func (p *Pipeline) ParamValues(given map[string][]string) (map[string]any, error
 			if len(names) > 0 {
 				hint = didYouMean(name, names, "; it has "+strings.Join(names, ", "))
 			}
-			errs = append(errs, fmt.Sprintf("unknown parameter %q%s", name, hint))
+			bad(name, "unknown parameter %q%s", name, hint)
 		}
 	}
 	if errs != nil {
-		slices.Sort(errs)
-		return nil, fmt.Errorf("%s", strings.Join(errs, "\n"))
+		slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+		return nil, errors.Join(errs...)
 	}
 	return out, nil
 }

@@ -194,7 +194,7 @@ func (c *checker) service(s *Step) {
 	if r.Log != "" {
 		re, err := regexp.Compile(r.Log)
 		if err != nil {
-			c.add(r.Pos, "ready: log is not a regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+			c.add(r.Pos, "ready: log is not a regular expression: %s", patternError(err))
 			return
 		}
 		r.match = re

@@ -16,7 +16,7 @@ var (
 	bareStar = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?:^|[\[,:-]\s*)\*[^\s\w]`) })
 )
 
-// yamlError reports an error of yaml.v3. That counts lines from 0 where the
+// yamlError reports an error of yaml.v3, which has nothing but a text. It counts lines from 0 where the
 // parser is at fault and means the beginning of the list or mapping then; of
 // the scanner's errors the line is right, but for one in the first line.
 func (p *parser) yamlError(err error) {

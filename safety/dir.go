@@ -1,8 +1,7 @@
 package safety
 
-// This file holds confinement to a directory.
-
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -18,8 +17,9 @@ import (
 // It confines what is opened through it, and not what a process does that was
 // started in it.
 type Dir struct {
-	root  *os.Root
-	names []string // absolute, as given and without symbolic links
+	root    *os.Root
+	names   []string // absolute, as given and without symbolic links
+	escapes error    // the cause that root gives for a path that leads out
 }
 
 // OutsideError tells that a path leads out of a [Dir].
@@ -41,6 +41,9 @@ func OpenDir(path string) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{root: root, names: []string{abs}}
+	if _, err := root.Lstat(".."); err != nil { // os has no name for this value
+		d.escapes = errors.Unwrap(err)
+	}
 	if real, err := filepath.EvalSymlinks(abs); err == nil && real != abs {
 		d.names = append(d.names, real)
 	}
@@ -115,10 +118,9 @@ func (d *Dir) Lstat(path string) (fs.FileInfo, error) {
 	return info, d.escaped(path, err)
 }
 
-// escaped makes the error of a path that leads out one that says so; os.Root
-// has no value for it to be recognised by.
+// escaped makes the error of a path that leads out one that says so.
 func (d *Dir) escaped(path string, err error) error {
-	if err != nil && strings.Contains(err.Error(), "path escapes") {
+	if d.escapes != nil && errors.Is(err, d.escapes) {
 		return &OutsideError{path, d.names[0]}
 	}
 	return err
