@@ -98,20 +98,31 @@ func (c *checker) exprError(e *Expr, err error) string {
 	if e.cond {
 		shown = e.src
 	}
-	if name, called := undeclared(e.src, compileEnv(e.cond, c.expands)); name != "" {
-		return unknownName(name, called, e.cond, shown)
+	// Behind a blank the end has a place that no character of the text has.
+	config := conf.CreateNew()
+	config.Disabled[noBuiltin] = true
+	tree, perr := exprparser.ParseWithConfig(e.src+" ", config)
+	if perr == nil {
+		if name, called := undeclared(&tree.Node, compileEnv(e.cond, c.expands)); name != "" {
+			return unknownName(name, called, e.cond, shown)
+		}
+		return shown + ": " + exprMessage(err)
 	}
-	msg := exprMessage(err)
+	return shown + ": " + parseMessage(e.src, perr)
+}
+
+// parseMessage says what is wrong with a text that is no expression.
+func parseMessage(src string, err error) string {
 	var fe *file.Error
 	if errors.As(err, &fe) {
-		switch src := []rune(e.src); {
-		case fe.From >= len(src):
-			msg = "the expression ends too early"
-		case src[fe.From] == '=' && (fe.From+1 == len(src) || src[fe.From+1] != '='):
-			msg = "= does not compare; write =="
+		switch chars := []rune(src); {
+		case fe.From >= len(chars):
+			return "the expression ends too early"
+		case chars[fe.From] == '=' && (fe.From+1 == len(chars) || chars[fe.From+1] != '='):
+			return "= does not compare; write =="
 		}
 	}
-	return shown + ": " + msg
+	return exprMessage(err)
 }
 
 // subtraction says so where a name with a - in it, which would need brackets,
@@ -131,21 +142,15 @@ func (c *checker) subtraction(src string) string {
 }
 
 // undeclared returns the first name in an expression that nothing declares, and
-// whether it is called; "" where there is none, or the text is no expression.
-func undeclared(src string, env types.Map) (name string, called bool) {
-	config := conf.CreateNew()
-	delete(config.Builtins, noBuiltin)
-	tree, err := exprparser.ParseWithConfig(src, config)
-	if err != nil {
-		return "", false
-	}
+// whether it is called; "" where there is none.
+func undeclared(node *ast.Node, env types.Map) (name string, called bool) {
 	let := map[string]bool{"$env": true}
-	ast.Walk(&tree.Node, visitor(func(n *ast.Node) {
+	ast.Walk(node, visitor(func(n *ast.Node) {
 		if v, ok := (*n).(*ast.VariableDeclaratorNode); ok {
 			let[v.Name] = true
 		}
 	}))
-	ast.Walk(&tree.Node, visitor(func(n *ast.Node) {
+	ast.Walk(node, visitor(func(n *ast.Node) {
 		switch n := (*n).(type) {
 		case *ast.IdentifierNode:
 			if _, ok := env[n.Value]; name == "" && !ok && !let[n.Value] {

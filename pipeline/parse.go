@@ -445,10 +445,17 @@ func parseSize(s string) (int64, error) {
 // names reads a list of words; one word stands for a list of one.
 func (p *parser) names(n *yaml.Node) []string {
 	out := []string{}
-	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
-		return append(out, p.text(n))
+	add := func(c *yaml.Node) {
+		before := len(p.errs)
+		if word := p.text(c); len(p.errs) == before {
+			out = append(out, word)
+		}
 	}
-	p.items(n, "names", func(c *yaml.Node) { out = append(out, p.text(c)) })
+	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+		add(n)
+	} else {
+		p.items(n, "names", add)
+	}
 	return out
 }
 
