@@ -1,8 +1,5 @@
 package pipeline
 
-// This file holds the rules of the linter against their own examples, and
-// docs/rules.md, which is made from them.
-
 import (
 	"fmt"
 	"os"

@@ -1,8 +1,5 @@
 package pipeline
 
-// This file holds the reference of keys: docs/keys.md is made from the schema,
-// and this test keeps it so.
-
 import (
 	"flag"
 	"fmt"

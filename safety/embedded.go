@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	// maxEmbedded is how long a text the embedded shell takes, in bytes.
+	// maxEmbedded is how long a text the embedded shell takes, in bytes, and
+	// maxText how long one with values any other shell does.
 	maxEmbedded = 256 << 10
+	maxText     = 1 << 20
 	// maxNested bounds the constructs that stand open at once in any text. The
 	// parser recurses, and a program cannot recover from a stack overflow.
 	maxNested = 1000
@@ -18,39 +20,45 @@ const (
 
 // limit refuses text that is too much for the parser.
 func (t *ShellText) limit() error {
-	if t.dialect == DialectEmbedded && len(t.source) > maxEmbedded {
+	switch {
+	case t.dialect == DialectEmbedded && len(t.source) > maxEmbedded:
 		return &ShellError{Hole: -1, Msg: fmt.Sprintf("the text has %d bytes; the embedded shell takes at most %d; put it into a file", len(t.source), maxEmbedded)}
-	}
-	if nestsDeep(t.source) {
+	case len(t.source) > maxText:
+		return &ShellError{Hole: -1, Msg: fmt.Sprintf("the text has %d bytes; one with values has at most %d; put a part of it into a file", len(t.source), maxText)}
+	case nestsDeep(t.source):
 		return &ShellError{Hole: -1, Msg: fmt.Sprintf("the text opens more than %d constructs, which is too deep to be parsed; put a part of it into a file", maxNested)}
 	}
 	return nil
 }
 
 // nestsDeep reports whether text may open more than maxNested constructs. It
-// counts quoted ones too, which does no harm in text that people write.
+// does not know quotes, and counts what is within them too.
 func nestsDeep(text string) bool {
-	n := 0
+	brackets, words, nots := 0, 0, 0
 	for i := 0; i < len(text); i++ {
 		switch text[i] {
 		case '(', '{', '`':
-			n++
+			brackets++
 		case ')', '}':
-			n--
+			brackets = max(0, brackets-1)
 		}
-		if n > maxNested {
+		if brackets > maxNested {
 			return true
 		}
 	}
-	words := 0
 	for w := range strings.FieldsSeq(text) {
-		switch w {
-		case "if", "while", "until", "for", "case", "select", "!":
+		if w == "!" {
+			nots++
+		} else {
+			nots = 0
+		}
+		switch strings.Trim(w, "(){};&|`$\"") {
+		case "if", "while", "until", "for", "case", "select":
 			words++
 		case "fi", "done", "esac":
-			words--
+			words = max(0, words-1)
 		}
-		if words > maxNested {
+		if words > maxNested || nots > maxNested {
 			return true
 		}
 	}

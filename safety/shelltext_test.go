@@ -1,7 +1,5 @@
 package safety_test
 
-// This file holds values in shell text: payloads in every context and shell.
-
 import (
 	"bytes"
 	"context"
