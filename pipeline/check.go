@@ -33,8 +33,9 @@ func (p *Pipeline) Check() error {
 	return newChecker(p, report{file: p.File, lines: p.lines}).run()
 }
 
-// complete reports what is missing in a pipeline built in Go, and what goes
-// round in circles: neither could be checked further.
+// complete refuses what a pipeline built in Go may have and a file may not: nil
+// where there must be something, and pipelines and tees that contain themselves.
+// The rest of the check relies on it.
 func (p *Pipeline) complete() error {
 	bad := func(format string, args ...any) error {
 		return Errors{{File: p.File, Msg: fmt.Sprintf(format, args...)}}
@@ -63,8 +64,8 @@ func (p *Pipeline) complete() error {
 	return nil
 }
 
-// complete reports whether all stages are there, also those in tees. A tee in a
-// tee is an error of its own, so that it is enough to look a few tees deep.
+// complete reports whether no stage is nil, not even in a tee. A tee in a tee is
+// an error that is reported later, so it looks only a few tees deep.
 func complete(stages []*Stage, depth int) bool {
 	for _, st := range stages {
 		if st == nil || depth > 8 {
@@ -79,8 +80,8 @@ func complete(stages []*Stage, depth int) bool {
 	return true
 }
 
-// loops reports whether the pipelines that p runs come back to one that runs
-// them. open has those that are being looked at, and as false those that were.
+// loops reports whether p runs itself, directly or through others. In open, true
+// marks the pipelines that lead to p, and false those that were looked at.
 func (p *Pipeline) loops(open map[*Pipeline]bool) bool {
 	if running, seen := open[p]; seen {
 		return running
@@ -102,7 +103,7 @@ func newChecker(p *Pipeline, r report) *checker {
 type checker struct {
 	report
 	p          *Pipeline
-	expands    *Step // whose expressions are compiled, if it has a matrix or forEach
+	expands    *Step // the step whose expressions may read matrix and item, or nil
 	params     map[string]bool
 	paramNames []string
 	compiled   map[*Expr]bool
@@ -226,7 +227,7 @@ func patternError(err error) string {
 	return err.Error()
 }
 
-// template checks a template and compiles its expressions.
+// template reports what is wrong with a template, and compiles its expressions.
 func (c *checker) template(key string, t *Template) {
 	if strings.ContainsRune(t.src, 0) {
 		c.add(t.pos(), "%s: NUL byte in %q", key, t.src)
@@ -326,8 +327,8 @@ func (c *checker) runStep(s *Step) {
 	c.include(s)
 }
 
-// expressions compiles the expressions of a step. Its if and forEach are
-// evaluated before it expands, and do not have matrix and item.
+// expressions compiles the expressions of a step. Its if and forEach come first:
+// they are evaluated before the step expands, and cannot read matrix and item.
 func (c *checker) expressions(s *Step) {
 	if s.If != nil {
 		c.expr("if", s.If)
@@ -411,8 +412,8 @@ func (p *Pipeline) levels(s *Step, st *Stage) []*Scope {
 	return []*Scope{p.Scope, s.Scope, st.Scope}
 }
 
-// readText makes the template of the text of a stage, where it was built in Go
-// or its text was changed since.
+// readText parses the Text of a stage that was built in Go, or whose Text was
+// changed since it was read.
 func (s *Stage) readText() {
 	s.shell = nil
 	if s.script.src != s.Text {
@@ -459,7 +460,7 @@ func (c *checker) shell(s *Step, st *Stage) {
 	}
 }
 
-// constantArgs returns arguments as far as they are known before a run.
+// constantArgs returns the arguments as far as they are known before a run.
 func constantArgs(args []Template) []safety.Arg {
 	out := make([]safety.Arg, len(args))
 	for i, a := range args {

@@ -16,7 +16,7 @@ import (
 	"github.com/expr-lang/expr/types"
 )
 
-// compileEnv declares the names to the compiler; the values are prototypes.
+// compileEnv returns the names that an expression may read, with their types.
 func compileEnv(cond bool, s *Step) types.Map {
 	m := map[string]any{
 		"params": map[string]any{}, "args": []string{}, "env": map[string]string{},
@@ -98,7 +98,7 @@ func (c *checker) exprError(e *Expr, err error) string {
 	if e.cond {
 		shown = e.src
 	}
-	// Behind a blank the end has a place that no character of the text has.
+	// With a blank behind the text, an error at its end has a place of its own.
 	config := conf.CreateNew()
 	config.Disabled[noBuiltin] = true
 	tree, perr := exprparser.ParseWithConfig(e.src+" ", config)
@@ -125,8 +125,8 @@ func parseMessage(src string, err error) string {
 	return exprMessage(err)
 }
 
-// subtraction says so where a name with a - in it, which would need brackets,
-// was read as two; else it returns "".
+// subtraction returns what to write where a name with a - in it was read as the
+// difference of two names, or "".
 func (c *checker) subtraction(src string) string {
 	for _, of := range []struct {
 		kind  string
@@ -246,7 +246,7 @@ func (w *exprWalker) member(n *ast.MemberNode) {
 	}
 }
 
-// unknown reports a name that is not known, or why it was taken for one.
+// unknown reports msg, about an unknown name, or that a name was read as two.
 func (w *exprWalker) unknown(msg string) {
 	w.c.add(w.e.pos(), "%s", cmp.Or(w.c.subtraction(w.e.src), msg))
 }

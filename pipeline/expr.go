@@ -21,7 +21,8 @@ import (
 // maxExpr bounds the text of one expression, in bytes: the parser recurses.
 const maxExpr = 16 << 10
 
-// MaxStepOutput is how many bytes of a step's output an expression may read.
+// MaxStepOutput is the number of bytes of a step's output that an expression may
+// read.
 const MaxStepOutput = 16 << 20
 
 // Expr is one expression. Its zero value is empty, which [Pipeline.Check]
@@ -45,7 +46,7 @@ func NewExpr(s string) *Expr { return &Expr{src: stripBraces(s)} }
 // pos returns the place of the expression in a file.
 func (e *Expr) pos() Pos { return e.origin.at(e.off) }
 
-// stripBraces takes the ${{ }} from around an expression that may have them.
+// stripBraces removes the ${{ }} around an expression, if it has them.
 func stripBraces(s string) string {
 	t := strings.TrimSpace(s)
 	if strings.HasPrefix(t, exprOpen) {
@@ -67,16 +68,16 @@ func (e *Expr) RunsAfterFailure() bool { return e != nil && e.always }
 // always() or cancelled(); where it does not, it is ANDed with success().
 func (e *Expr) CallsStatus() bool { return e != nil && e.status }
 
-// Vars are the values that expressions read. The zero value has none.
+// Vars are the values that expressions read. In the zero value there are none.
 type Vars struct {
 	Params   map[string]any
 	Args     []string
 	Env      map[string]string
 	Steps    func(name string) (map[string]any, error) // one finished step
-	Matrix   map[string]any                            // of the instance at hand
-	Item     any                                       // of the instance at hand
+	Matrix   map[string]any                            // of the instance that runs
+	Item     any                                       // of the instance that runs
 	Pipeline map[string]any
-	Dir      string                 // what glob is relative to
+	Dir      string                 // the directory that glob searches
 	Visible  func(path string) bool // whether glob may find it; nil: anything
 	// What the four functions of an if return; nil outside of one.
 	Success, Failure, Cancelled func() bool
@@ -99,7 +100,8 @@ var (
 
 var hostValues = map[string]any{"os": runtime.GOOS, "arch": runtime.GOARCH, "cpus": runtime.NumCPU()}
 
-// env builds the map that expr-lang reads; steps are those the expression names.
+// env returns the values in the form that expr-lang reads them. Of the steps, it
+// has those that the expression reads.
 func (v *Vars) env(e *Expr) (map[string]any, error) {
 	m := map[string]any{
 		"params": v.Params, "args": v.Args, "env": v.Env, "pipeline": v.Pipeline, "host": hostValues,
@@ -185,9 +187,9 @@ func escapeGlob(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
 }
 
-// Text returns a value of an expression as it stands in text: strings as they
-// are, integers without exponent, bools as true and false, lists and maps as
-// JSON. A null is an error.
+// Text returns the text of a value of an expression: strings as they are,
+// integers without an exponent, bools as true and false, lists and maps as JSON.
+// The text of null is an error.
 func Text(v any) (string, error) {
 	switch v := v.(type) {
 	case nil:
@@ -241,7 +243,7 @@ func (e *Expr) Bool(v *Vars) (bool, error) {
 	return b, nil
 }
 
-// exprMessage takes the snippet that expr-lang appends from an error.
+// exprMessage returns an error of expr-lang without the snippet at its end.
 func exprMessage(err error) string {
 	var fe *file.Error
 	if errors.As(err, &fe) {

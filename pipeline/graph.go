@@ -4,14 +4,14 @@ import (
 	"strings"
 )
 
-// Graph is the order of the steps of a checked pipeline. Nodes up to
-// len(Steps) are the steps; those past it are barriers, which end when all
-// that they wait for has ended and run nothing.
+// Graph is the order of the steps of a checked pipeline. The first len(Steps)
+// nodes are the steps. Those after them are barriers: they run nothing, and end
+// when all that they need has ended.
 type Graph struct {
-	// Needs has, for each node, the nodes whose success it needs.
+	// Needs lists, for each node, the nodes whose success it needs.
 	Needs [][]int32
-	// After has, for each step in sync mode, the step before it, or -1: a
-	// matter of order only.
+	// After has, for each step in sync mode, the step before it, or -1. It
+	// says when the step may start, and not whether.
 	After []int32
 }
 
@@ -170,9 +170,9 @@ func (g *Graph) above(i int32) map[int32]bool {
 	return seen
 }
 
-// Select returns, for the named steps, the steps that must run: they
-// themselves, what they need, and what their expressions read. The error names
-// the first name that is no step.
+// Select reports, for each node of the graph, whether it must run if just the
+// named steps are wanted: they themselves, what they need, and what their
+// expressions read. If a name is not that of a step, the error is an [*Error].
 func (p *Pipeline) Select(names []string) ([]bool, error) {
 	keep := make([]bool, len(p.graph.Needs))
 	var todo []int32

@@ -77,9 +77,9 @@ func (p *parser) readRun(t *target, n *yaml.Node) {
 	inc.Pipeline = child
 }
 
-// ReadFile reads the text of a pipeline file, which is a regular one: no device
-// and no pipe that may never end. A file that is too large is cut where [Parse]
-// says so.
+// ReadFile reads a pipeline file. It refuses what is not a regular file, because
+// a device or a pipe may never end. Of a file that is too large it reads just
+// enough for [Parse] to say so.
 func ReadFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -134,7 +134,7 @@ func (c *checker) include(s *Step) {
 		}
 		return
 	}
-	if err := inc.Pipeline.Check(); err != nil { // one built in Go
+	if err := inc.Pipeline.Check(); err != nil { // it was built in Go, or changed
 		c.add(s.Pos, "run: %s", err)
 		return
 	}

@@ -72,10 +72,10 @@ var rules = []Rule{
 		"steps: [{exec: \"f=$1; rm -- \\\"$f\\\"\"}]"},
 }
 
-// Lint returns what the rules find in a checked pipeline, in the order of the
-// places. A comment "# pipe:ignore RULE …" on the line, or alone on the line
-// above it, silences rules there. environ is the environment that the pipeline
-// would be run in, for inherited-env.
+// Lint returns what the rules find in a checked pipeline, in order of place. A
+// comment "# pipe:ignore RULE …" on a line, or alone on the line above it,
+// silences rules there. environ is the environment that the pipeline would run
+// in; the rule inherited-env looks at it.
 func (p *Pipeline) Lint(environ []string) []Finding {
 	l := &linter{p: p, report: report{file: p.File, lines: p.lines}}
 	l.run(environ)
@@ -155,8 +155,8 @@ func (l *linter) run(environ []string) {
 	}
 }
 
-// service reports whether one of the needs is a service, which is there for a
-// step that is run by its name only if it is needed.
+// service reports whether one of the needs is a service. A step that is run by
+// its name has a service only if it needs it, so such a need has a use.
 func (l *linter) service(needs []Ref) bool {
 	return slices.ContainsFunc(needs, func(r Ref) bool {
 		s, _ := l.p.Step(r.Name)
@@ -229,9 +229,9 @@ func (l *linter) levels() {
 				for i := range lv.Env {
 					path = path || lv.Env[i].Name == "PATH"
 				}
-				path = path || len(lv.EnvFile) > 0 // it may be in there
+				path = path || len(lv.EnvFile) > 0 // the file may set it
 				if lv.Env != nil && len(lv.Env) == 0 {
-					path = true // an empty environment is meant
+					path = true // whoever writes {} means an empty environment
 				}
 				if len(lv.Env) > 0 {
 					first = &lv.Env[0]
@@ -389,7 +389,7 @@ func programOf(name string, args []Template, i int) bool {
 	return true
 }
 
-// harmless reports whether the value cannot begin with a dash, or is a number.
+// harmless reports whether the value is a number or cannot begin with a dash.
 func (l *linter) harmless(a Template) bool {
 	e := a.tmpl.exprs[0]
 	for _, prm := range l.p.Params {
@@ -405,8 +405,8 @@ func (l *linter) harmless(a Template) bool {
 	return strings.HasPrefix(e.src, "pipeline.") || strings.HasPrefix(e.src, "host.") || strings.HasSuffix(e.src, ".exitCode") || strings.HasSuffix(e.src, ".duration")
 }
 
-// matches reports whether the pattern of a parameter can be met by a value that
-// begins so, as far as a few samples tell.
+// matches reports whether a value with that beginning may match the pattern of
+// the parameter, as far as a few samples show.
 func (prm *Param) matches(begin string) bool {
 	for _, s := range []string{begin, begin + "a", begin + "A", begin + "0", begin + "-a", begin + "-aa", begin + "rf"} {
 		if prm.match != nil && prm.match(s) {

@@ -1,10 +1,18 @@
-// Package pipeline is the language of pipe: it turns YAML into a checked model
-// of steps, and it lets a Go program build the same model without YAML.
+// Package pipeline is the language of pipe. It reads a pipeline from YAML, or
+// lets a Go program build the same one:
 //
-// [Parse] reads a file and reports every static error in it at once, each with
-// its line and column. A [Pipeline] put together in Go is checked by
-// [Pipeline.Check], with the same rules. Nothing in this package starts a
-// process, reads the clock, or starts a goroutine.
+//	p, err := pipeline.Parse("build.yaml", src)
+//
+//	p := &pipeline.Pipeline{Steps: []*pipeline.Step{
+//		pipeline.ExecFileStep("list", "ls", "-l"),
+//		pipeline.ExecStep("count", `echo "${{ steps.list.stdout }}" | wc -l`),
+//	}}
+//	err := p.Check()
+//
+// [Parse] and [Pipeline.Check] report every static error at once, as [Errors],
+// by the same rules; an error of a file has its line and column. Package runner
+// runs the result. This package starts no process and no goroutine, and does not
+// read the clock.
 package pipeline
 
 import (
@@ -16,8 +24,8 @@ import (
 	"github.com/pipe-runner/pipe/safety"
 )
 
-// Pos is a place in a pipeline file. The zero value means that the thing was
-// built in Go and has no place.
+// Pos is a place in a pipeline file. The zero value is that of things that were
+// built in Go.
 type Pos struct {
 	Line int // 1 is the first line
 	Col  int // in characters; 1 is the first one
@@ -51,9 +59,9 @@ type Pipeline struct {
 	Name        string
 	Description string
 	Params      []*Param
-	// Secrets are names of variables of the runner. Only a step whose env or
-	// extendEnv names one gets it, and its value is masked wherever it passes
-	// through the runner.
+	// Secrets are names of variables of the runner. A step gets one only if its
+	// env or extendEnv names it. The runner masks their values in all that
+	// passes through it.
 	Secrets []string
 	Mode    Mode
 	// MaxParallel bounds the processes that run at once in async mode.
@@ -114,8 +122,9 @@ type Output struct {
 	Expr *Expr
 }
 
-// Scope holds the settings that each level (pipeline, step, stage) may have.
-// The zero value sets nothing: each field then comes from the level outside.
+// Scope has the settings that each level (pipeline, step, stage) may have. A
+// field that is not set is taken from the level outside. The zero value sets
+// nothing.
 type Scope struct {
 	Cwd Template // relative to the outer level's; the zero Template: not set
 	// Env are the variables of this level. Env that is not nil, even if empty,
@@ -177,30 +186,32 @@ type Step struct {
 	Background      bool          // a service: others go on when it is ready, and it ends with the pipeline
 	Ready           *Ready        // of a service; nil: as soon as it has started
 	// Sources and Generates are globs, relative to the step's cwd, of the files
-	// that it reads and writes; nil: none. A step with either does not run where
-	// it ended well before and nothing of it has changed since.
+	// that it reads and writes; nil: none. A step that has either does not run
+	// again if it ended well before and nothing about it has changed since.
 	Sources, Generates []Glob
-	MaxParallel        *int // of a step that expands: instances at once; 0: no limit; nil: 1 in sync mode, no limit of its own in async mode
+	// MaxParallel bounds the instances of a step that expands that run at once.
+	// 0: no limit; nil: 1 in sync mode, no limit of its own in async mode.
+	MaxParallel *int
 }
 
-// Glob is a pattern of files: *, ?, [a-z], {a,b} and ** for any folders. One
-// that is Not takes files away from those of the patterns before it.
+// Glob is a pattern of files, with *, ?, [a-z], {a,b}, and ** for any number of
+// folders.
 type Glob struct {
 	Pos     Pos
 	Pattern Template // the values in it stand for themselves
-	Not     bool     // written as !PATTERN
+	Not     bool     // written as !PATTERN: the patterns before it do not mean these files
 }
 
-// Lock is a name that one run, or step, of the user holds at a time on this
-// machine.
+// Lock is a name that only one run, or step, of the user on this machine holds at
+// a time.
 type Lock struct {
 	Name Template       // letters, digits, _, - and .
 	Wait *time.Duration // nil: as long as it takes; 0: not at all
 }
 
-// Retry says how often and when a step that failed is run again.
+// Retry says how often, and when, a step that failed is run again.
 type Retry struct {
-	Attempts    int           // with the first one; at least 1
+	Attempts    int           // the first one counts; at least 1
 	Delay       time.Duration // before the second attempt; 0: none
 	Exponential bool          // the delay doubles each time, and is jittered
 	MaxDelay    time.Duration // no delay is longer; 0: 5 min
@@ -218,8 +229,8 @@ type RetryOn struct {
 // MaxAttempts is how many attempts a step may have.
 const MaxAttempts = 1000
 
-// DelayAfter returns the time between attempt n (from 1) and the next, before
-// any jitter.
+// DelayAfter returns the time between attempt n, counted from 1, and the next
+// one, without jitter.
 func (r *Retry) DelayAfter(n int) time.Duration {
 	limit := r.MaxDelay
 	if limit == 0 {
@@ -253,7 +264,8 @@ var actionNames = []string{"spawn", "exec", "execFile", "tee"}
 // String returns the action's key in a file.
 func (a Action) String() string { return actionNames[a] }
 
-// Stage is one process of a step, or one tee.
+// Stage is one process of a step, or a tee. It has Args, or Text, or, as a tee,
+// Tee.
 type Stage struct {
 	Pos    Pos
 	Action Action
@@ -278,7 +290,7 @@ type Stage struct {
 	shell  *safety.ShellText // Text parsed; filled by Check
 }
 
-// Branch is where a tee sends the stream besides the next stage: a chain of
+// Branch is one of the readers of a tee besides the next stage: a chain of
 // stages, or a file.
 type Branch struct {
 	Pos   Pos
@@ -363,8 +375,8 @@ func (p *Pipeline) Files() []string {
 	return out
 }
 
-// Label returns how the step at place i is shown to people: its name, or its
-// place (counted from 1) and program, as in "#3 find".
+// Label returns the name of Steps[i] for people. A step without a name is called
+// by its number, counted from 1, and its program, as in "#3 find".
 func (p *Pipeline) Label(i int) string {
 	s := p.Steps[i]
 	if s.Name != "" {

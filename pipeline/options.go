@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Options are the settings of one stage after the levels were merged, the
-// inner one winning.
+// Options are the settings that hold for one stage. For each setting, the
+// innermost level that has it wins.
 type Options struct {
 	Shell      string // ShellBuiltin, or a path or name
 	Set        []string
@@ -26,8 +26,9 @@ type Options struct {
 	setPos   Pos
 }
 
-// SetGiven reports whether the shell options were written in the file, so that
-// one the shell lacks is an error rather than left out.
+// SetGiven reports whether the shell options were written, and are not the
+// default. A written option that the shell lacks is an error; a default one is
+// left out.
 func (o *Options) SetGiven() bool { return o.setGiven }
 
 // Options returns the settings that hold for a stage of a step.
@@ -109,7 +110,7 @@ func (prm *Param) value(words []string) (any, error) {
 	return w, nil
 }
 
-// check holds a value against type, enum and pattern.
+// check reports why a value does not fit the type, enum or pattern, or nil.
 func (prm *Param) check(v any) error {
 	ok := false
 	switch prm.Type {
@@ -149,7 +150,7 @@ func (prm *Param) check(v any) error {
 	return nil
 }
 
-// ParamError is what is wrong with a parameter that was given, or was not.
+// ParamError says that a parameter is unknown, missing or ill-typed.
 type ParamError struct {
 	Name string
 	Msg  string // one sentence, which names it
@@ -158,9 +159,9 @@ type ParamError struct {
 // Error returns the sentence.
 func (e *ParamError) Error() string { return e.Msg }
 
-// ParamValues returns the value of each parameter, from what was given (the
-// words for each name; several for a list) and the defaults. The error joins a
-// [*ParamError] for each that is unknown, missing or ill-typed.
+// ParamValues returns the value of each parameter: what was given for its name
+// (one word, or several for a list), or its default. The error joins a
+// [*ParamError] for each parameter that is unknown, missing or ill-typed.
 func (p *Pipeline) ParamValues(given map[string][]string) (map[string]any, error) {
 	var errs []error
 	bad := func(name, format string, args ...any) {
@@ -212,7 +213,7 @@ func helpText(prm *Param) string {
 	return " (" + prm.Help + ")"
 }
 
-// safePath keeps a path from being read as an option.
+// safePath makes a path one that no program reads as an option.
 func safePath(prm *Param, v any) any {
 	if s, ok := v.(string); ok && prm.Type == ParamPath && strings.HasPrefix(s, "-") {
 		return "./" + s

@@ -25,11 +25,13 @@ const (
 	maxDepth   = 200
 )
 
-// Parse reads a pipeline. The name is shown in errors and tells, if it is a
-// path, the folder of the pipeline; src is YAML in UTF-8. The error is of type
-// [Errors] and holds everything that is wrong; the pipeline is nil then.
+// Parse reads a pipeline from src, which is YAML in UTF-8. name is the path of
+// the file: errors show it, and other files are looked for in its folder. It may
+// also be "-", or any other word, for text that is not from a file.
 //
-// The files that run names are read too; their errors have their own names.
+// Parse also reads the pipeline files that steps run. The error is of type
+// [Errors] and has everything that is wrong, in any of the files; the pipeline is
+// nil then.
 func Parse(name string, src []byte) (*Pipeline, error) {
 	var chain []string
 	if abs, err := filepath.Abs(name); err == nil {
@@ -38,7 +40,7 @@ func Parse(name string, src []byte) (*Pipeline, error) {
 	return parse(name, src, chain)
 }
 
-// parse is Parse of a file that the last of chain is, and that is run by the one
+// parse is Parse for the last file of chain, in which each file is run by the one
 // before it.
 func parse(name string, src []byte, chain []string) (*Pipeline, error) {
 	p := &parser{report: report{file: name}, chain: chain}
@@ -48,7 +50,7 @@ func parse(name string, src []byte, chain []string) (*Pipeline, error) {
 	}
 	c := newChecker(pl, p.report)
 	if len(c.errs) > 0 && slices.ContainsFunc(c.errs, func(e *Error) bool { return e.File != name }) {
-		return nil, c.err() // of a file that is run: what this one takes from it is not known
+		return nil, c.err() // without the file that is run, this one cannot be checked
 	}
 	if err := c.run(); err != nil {
 		return nil, err
@@ -109,7 +111,7 @@ func (p *parser) file(name string, src []byte) *Pipeline {
 	return pl
 }
 
-// characters refuses what no pipeline text has, with its place.
+// characters reports a NUL byte, or the first byte that is not UTF-8.
 func (p *parser) characters(src []byte) bool {
 	if i := bytes.IndexByte(src, 0); i >= 0 {
 		p.add(p.at(src, i), "NUL byte in the file")
@@ -203,8 +205,8 @@ func (p *parser) contains(anchor, n *yaml.Node, seen map[*yaml.Node]bool) bool {
 	return false
 }
 
-// count returns how many nodes n stands for with its aliases written out, or a
-// number above limit.
+// count returns the number of nodes in n, with its aliases written out. It stops
+// at some number above limit.
 func count(n *yaml.Node, limit int) int {
 	total := 1
 	for _, c := range n.Content {
@@ -219,8 +221,8 @@ func count(n *yaml.Node, limit int) int {
 	return total
 }
 
-// pairs calls f for each key and value of a mapping, merged ones included,
-// after it has refused duplicates and keys that are not text.
+// pairs calls f for each key and value of a mapping, also for merged ones. It
+// refuses keys that are not text, and keys that stand there twice.
 func (p *parser) pairs(n *yaml.Node, f func(k, v *yaml.Node)) {
 	p.pairsIn(n, map[string]*yaml.Node{}, f, 0)
 }
@@ -280,8 +282,8 @@ func (p *parser) pairsIn(n *yaml.Node, seen map[string]*yaml.Node, f func(k, v *
 	}
 }
 
-// mapping reads the keys that the schema has for a place. What it lacks is
-// handed to other; where that is nil, it is an error.
+// mapping reads the keys that the schema has for a place. It hands others to
+// other, or, if that is nil, reports them.
 func (p *parser) mapping(n *yaml.Node, at place, t *target, other func(k, v *yaml.Node)) {
 	p.pairs(n, func(k, v *yaml.Node) {
 		switch spec := keyAt(k.Value, at); {
@@ -321,7 +323,7 @@ func (p *parser) scalar(n *yaml.Node, what string) bool {
 	return false
 }
 
-// text reads a value as it is written; expressions have no place in it.
+// text reads a value that cannot hold expressions, as it is written.
 func (p *parser) text(n *yaml.Node) string {
 	if !p.scalar(n, "text") {
 		return ""
@@ -332,7 +334,7 @@ func (p *parser) text(n *yaml.Node) string {
 	return n.Value
 }
 
-// template reads a value as it is written, with its expressions.
+// template reads a value that may hold expressions.
 func (p *parser) template(n *yaml.Node) Template {
 	if !p.scalar(n, "text") {
 		return Template{}
@@ -410,8 +412,8 @@ func (p *parser) durationPtr(n *yaml.Node) *time.Duration {
 	return &d
 }
 
-// ParseDuration reads a duration as files have it: 300ms, 90s, 5m, 2h, or
-// several of them together; 0 means none. A negative one is an error.
+// ParseDuration reads a duration as it is written in a file: 0, or as 300ms, 90s,
+// 5m and 2h, or several of these in a row. It refuses negative ones.
 func ParseDuration(s string) (time.Duration, error) {
 	if s == "0" {
 		return 0, nil

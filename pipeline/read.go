@@ -148,8 +148,8 @@ func (p *parser) step(n *yaml.Node) *Step {
 		at = atRun
 		t.scope = &s.Scope
 	case len(acts) == 1 && acts[0] == "pipe":
-		// stdin and its like are read into a stage of their own first, and
-		// given to the right stage when all are known.
+		// stdin and its like are read into a stage of their own, and handed to
+		// the right stages once those are known.
 		at = atPipe
 		t.scope = &s.Scope
 		t.stage = &Stage{}
@@ -518,8 +518,8 @@ func (p *parser) combinations(n *yaml.Node) (list []map[string]any) {
 	return list
 }
 
-// matrixValue reads a scalar with its type, if its text is that of the value:
-// 3.10 stays text, for it would become 3.1.
+// matrixValue reads a scalar with its type, unless that would change its text:
+// 3.10 stays text, because the number would become 3.1.
 func (p *parser) matrixValue(n *yaml.Node) any {
 	if !p.scalar(n, "a value") {
 		return ""
@@ -665,7 +665,7 @@ func (p *parser) readStdio(t *target, n *yaml.Node) {
 	}
 }
 
-// set gives a descriptor its entry of stdio unless a named key has it.
+// set gives a descriptor its entry of stdio, unless a key of its own has set it.
 func set(dst *Stdio, s Stdio) {
 	if dst.Kind == StdioDefault {
 		*dst = s

@@ -9,8 +9,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Ready says how it is known that a service can be used. One of the probes is
-// set.
+// Ready says when a service can be used. Exactly one of the probes (TCP, HTTP,
+// Log, Exec, Notify) is set.
 type Ready struct {
 	Pos     Pos
 	TCP     Template // host:port that accepts a connection
@@ -31,10 +31,11 @@ func (r *Ready) Limit() time.Duration {
 	return *r.Timeout
 }
 
-// Matches reports whether a line of output says that the service is ready.
+// Matches reports whether Log matches a line of output. The pipeline must have
+// been checked.
 func (r *Ready) Matches(line []byte) bool { return r.match != nil && r.match.Match(line) }
 
-// RestartPolicy says after which ends a job is started again.
+// RestartPolicy says after which of its ends a job is started again.
 type RestartPolicy uint8
 
 const (
@@ -48,8 +49,8 @@ var restartPolicies = []string{"never", "on-failure", "always"}
 // String returns the policy as it is written in a file.
 func (p RestartPolicy) String() string { return restartPolicies[p] }
 
-// Restart says when a job that ended is started again. A job that ends too often
-// is failed.
+// Restart says when a job that ended is started again. A job that ends more than
+// MaxRestarts times within Window has failed.
 type Restart struct {
 	Pos         Pos
 	Policy      RestartPolicy
@@ -142,7 +143,7 @@ func (p *parser) readMaxRestarts(t *target, n *yaml.Node) {
 	t.restart.MaxRestarts = &limit
 }
 
-// service checks what goes on: jobs and services.
+// service checks what jobs and services may have.
 func (c *checker) service(s *Step) {
 	switch {
 	case s.Unref && !s.Detached:
@@ -204,7 +205,8 @@ func (c *checker) service(s *Step) {
 	}
 }
 
-// detached refuses a stage of a job whose stdio would end with the runner.
+// detached refuses descriptors of a job that the runner takes with it when it
+// ends.
 func (c *checker) detached(st *Stage) {
 	for _, b := range st.Tee {
 		for _, bs := range b.Chain {

@@ -12,9 +12,9 @@ import (
 // shellOptions are the options that the embedded shell has.
 var shellOptions = []string{"allexport", "errexit", "noexec", "noglob", "nounset", "xtrace", "pipefail"}
 
-// BindShell returns the text that the shell of a stage runs, and the variables
-// that it reads: each expression is a reference to one of them. The stage must
-// have been checked.
+// BindShell returns the text that the shell of the stage runs, with a reference
+// to a variable for each expression, and these variables. The pipeline must have
+// been checked.
 func (s *Stage) BindShell(v *Vars) (string, []safety.Var, error) {
 	if s.shell == nil {
 		text, err := s.script.Eval(v) // constant, but for escaped braces
@@ -77,8 +77,8 @@ func (s *Stage) place(p safety.Place) Pos {
 	return s.origin.at(p.Offset)
 }
 
-// parseShell decides where the values of a text go, and reports those for
-// which there is no place. It returns nil after an error.
+// parseShell parses the text of a stage, and reports values that have no safe
+// place in it. It returns nil after an error.
 func (c *checker) parseShell(st *Stage, d safety.Dialect) *safety.ShellText {
 	exprs := st.script.exprs()
 	kinds := make([]safety.Kind, len(exprs))
@@ -134,8 +134,8 @@ func (e *Expr) param() string {
 	return name
 }
 
-// noDash reports whether the text of an expression never begins with a dash, as
-// far as the declaration of a parameter tells.
+// noDash reports whether the expression is a parameter whose type keeps its text
+// from beginning with a dash.
 func (p *Pipeline) noDash(e *Expr) bool {
 	name := e.param()
 	return name != "" && (p.paramType(name) == ParamPath || p.paramType(name) == ParamBool)

@@ -10,15 +10,15 @@ import (
 
 var (
 	yamlLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^yaml: (?:line (\d+): )?`) })
-	// bareExpr is an expression in a list or mapping of one line that began
-	// outside of quotes, and bareStar a word such as *.go.
+	// bareExpr matches an expression without quotes in a list or mapping of one
+	// line, and bareStar a word such as *.go.
 	bareExpr = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[^"'#]*[\[{,]\s*\$\{\{`) })
 	bareStar = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?:^|[\[,:-]\s*)\*[^\s\w]`) })
 )
 
-// yamlError reports an error of yaml.v3, which has nothing but a text. It counts lines from 0 where the
-// parser is at fault and means the beginning of the list or mapping then; of
-// the scanner's errors the line is right, but for one in the first line.
+// yamlError reports an error of yaml.v3, which has nothing but a text. In an error
+// of its parser, lines count from 0 and are those where a list or mapping begins.
+// In an error of its scanner the line is right, but missing if it is the first.
 func (p *parser) yamlError(err error) {
 	m := yamlLine().FindStringSubmatch(err.Error())
 	if m == nil {

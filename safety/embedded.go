@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// maxEmbedded is how long a text the embedded shell takes, in bytes, and
-	// maxText how long one with values any other shell does.
+	// maxEmbedded and maxText are how many bytes a text for the embedded shell,
+	// and a text with values for any other shell, may have.
 	maxEmbedded = 256 << 10
 	maxText     = 1 << 20
 	// maxNested bounds the constructs that stand open at once in any text. The
@@ -72,14 +72,14 @@ var lacking = strings.Fields("umask ulimit alias unalias bg fg jobs fc kill newg
 // lackingVars are variables of bash that would silently be empty.
 var lackingVars = strings.Fields("PIPESTATUS SECONDS BASHPID FUNCNAME BASH_SOURCE BASH_LINENO BASH_VERSION BASH_COMMAND BASH_SUBSHELL EPOCHSECONDS EPOCHREALTIME HOSTNAME OSTYPE SHLVL")
 
-// Lack is a construct that the embedded shell cannot run as a shell would.
+// Lack is a construct that the embedded shell does not run as bash does.
 type Lack struct {
 	Place Place
 	What  string // such as "trap for signal INT" or "$PIPESTATUS"
 }
 
-// Lacks returns what the embedded shell cannot do of the text, in order of
-// place; nil for text that it can run.
+// Lacks returns the constructs of the text that the embedded shell cannot run, in
+// order of place.
 func (t *ShellText) Lacks() []Lack {
 	var out []Lack
 	syntax.Walk(t.tree, func(n syntax.Node) bool {
@@ -225,8 +225,8 @@ func cannotRedirect(r *syntax.Redirect) string {
 	return ""
 }
 
-// Expansion is a place where a shell makes words of what is not known before it
-// runs.
+// Expansion is a variable or a command in shell text that a shell puts the value
+// or output of in its place.
 type Expansion struct {
 	Place Place
 	Text  string // such as "$name" or "$(…)"

@@ -13,8 +13,8 @@ import (
 // Dialect is the language that a shell reads.
 type Dialect uint8
 
-// The dialects. The zero value is that of the embedded shell, which is bash's
-// but for its faults.
+// The dialects. The zero value is that of the embedded shell, which reads bash
+// with a few faults of its own.
 const (
 	DialectEmbedded Dialect = iota
 	DialectBash
@@ -35,8 +35,8 @@ func (d Dialect) variant() syntax.LangVariant {
 	return syntax.LangBash
 }
 
-// DialectOf returns the dialect of a shell by its path or name, and that of the
-// embedded one for "builtin"; one that is not known is taken for a POSIX shell.
+// DialectOf returns the dialect of a shell by its path or name. "builtin" is the
+// embedded shell; a shell that is not known counts as a POSIX shell.
 func DialectOf(shell string) Dialect {
 	switch programName(shell) {
 	case "builtin":
@@ -51,30 +51,31 @@ func DialectOf(shell string) Dialect {
 	return DialectPOSIX
 }
 
-// Kind is what is known of a value before there is one.
+// Kind is what is known about a value before there is one.
 type Kind uint8
 
 // The kinds of values.
 const (
 	KindAny    Kind = iota
 	KindNoDash      // its text never begins with a dash
-	KindRaw         // it is pasted as it is, whatever it does to the text
+	KindRaw         // it becomes part of the text as it is, whatever that does
 )
 
 // Hole is the place of one value in shell text.
 type Hole struct {
 	Kind Kind
-	// Int tells that only an integer has a safe form here: in arithmetic.
+	// Int says that the place, in arithmetic, is safe for an integer only.
 	Int bool
-	// List tells that a list becomes as many words as it has elements; Single,
-	// that one would change what the command makes of its other words.
+	// List says that a list becomes as many words as it has elements. Single
+	// says that a list is refused, because several words would change what the
+	// command makes of its other words.
 	List, Single bool
 
 	name string
 	form form
 }
 
-// form is how a reference is written at a place.
+// form is the way in which a reference is written at a place.
 type form uint8
 
 const (
@@ -104,8 +105,8 @@ type ShellText struct {
 	dialect Dialect
 }
 
-// edit replaces bytes of the marked text: by a reference where hole is not
-// negative, else by text.
+// edit replaces bytes of the marked text: by the reference of a hole, or, where
+// hole is negative, by text.
 type edit struct {
 	start, end int
 	hole       int
@@ -132,10 +133,10 @@ type ShellError struct {
 // Error returns the message.
 func (e *ShellError) Error() string { return e.Msg }
 
-// ParseShell parses shell text that has a hole between each two pieces. The
-// holes are the expressions as they stand in the source, braces included, which
-// places are counted in; kinds has what is known of each value. The error is a
-// [*ShellError] or, by [errors.Join], several of them.
+// ParseShell parses shell text that has a hole between each two pieces. holes are
+// the expressions as they stand in the source, with their braces; places are
+// counted in the source. kinds has what is known about each value. The error is a
+// [*ShellError], or several of them joined by [errors.Join].
 func ParseShell(pieces, holes []string, kinds []Kind, d Dialect) (*ShellText, error) {
 	t := &ShellText{dialect: d, Holes: make([]Hole, len(holes))}
 	prefix := "pipe_v"
@@ -221,20 +222,21 @@ func (t *ShellText) place(p syntax.Pos) Place {
 	return Place{len(before), strings.Count(before, "\n") + 1, len(before) - strings.LastIndexByte(before, '\n')}
 }
 
-// Var is a variable that bound text reads. It is to be set, and not exported,
-// before the text runs.
+// Var is a variable that bound text reads. Whoever runs the text must set it, and
+// not export it.
 type Var struct{ Name, Value string }
 
-// Value is what stands in a hole.
+// Value is what fills a hole.
 type Value struct {
-	Text string   // of a value that is not a list, or of a list as text
-	List []string // of a list; nil: it is none
-	Int  bool     // it is an integer
+	Text string   // the value as text, also of a list
+	List []string // the elements of a list; nil: the value is no list
+	Int  bool     // the value is an integer
 }
 
-// Bind returns the text that runs, and the variables that it reads. The text
-// depends on the number of elements of the lists, on raw values, and on nothing
-// else of the values. An error names what is wrong with the value of a hole.
+// Bind returns the text to run, with a reference to a variable in each hole, and
+// the variables that it reads. There must be one value for each hole. Of the
+// values, only raw ones and the lengths of lists change the text. The error is a
+// [*ShellError] about a hole.
 func (t *ShellText) Bind(values []Value) (text string, vars []Var, err error) {
 	var b strings.Builder
 	at := 0
@@ -301,8 +303,8 @@ func (f form) reference(name string) string {
 	return `"${` + name + `}"`
 }
 
-// Assignments returns shell text that sets variables, in every dialect, for the
-// beginning of a script.
+// Assignments returns shell text, the same for every dialect, that sets the
+// variables. It goes before the text that reads them.
 func Assignments(vars []Var) string {
 	var b strings.Builder
 	for _, v := range vars {
