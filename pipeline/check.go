@@ -387,7 +387,7 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 	if i, why := safety.ProgramText(constantArgs(st.Args)); i >= 0 {
 		c.add(st.Args[i].pos(), "%s", why)
 	}
-	for _, io := range append([]Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...) {
+	for _, io := range st.descriptors() {
 		if io.Kind == StdioFD && io.FD < 0 {
 			c.add(io.Pos, "%d is not a descriptor", io.FD)
 		}

@@ -124,6 +124,25 @@ func TestCheckedText(t *testing.T) {
 	}
 }
 
+// TestCheckedPattern: what a check derived from a field goes with it.
+func TestCheckedPattern(t *testing.T) {
+	p := full()
+	p.Steps[3].Ready = &Ready{Log: "up"}
+	if err := p.Check(); err != nil {
+		t.Fatal(err)
+	}
+	p.Params[0].Pattern, p.Steps[3].Ready.Log, p.Steps[3].Ready.Notify = "", "", true
+	if err := p.Check(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.ParamValues(map[string][]string{"a": {"XYZ"}}); err != nil {
+		t.Errorf("a pattern that is gone is matched: %v", err)
+	}
+	if p.Steps[3].Ready.Matches([]byte("up")) {
+		t.Error("an expression that is gone is matched")
+	}
+}
+
 // TestDigestFields: a change of any exported field, however deep, changes the
 // digest.
 func TestDigestFields(t *testing.T) {

@@ -17,6 +17,7 @@ package pipeline
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -343,17 +344,17 @@ func (s *Stage) Buffered() bool { return s.Action == ActionExec || s.Action == A
 // UsesShell reports whether the stage is shell text.
 func (s *Stage) UsesShell() bool { return s.Action != ActionTee && s.Args == nil }
 
+// descriptors returns what the descriptors of the stage are, from 0.
+func (s *Stage) descriptors() []Stdio {
+	return append([]Stdio{s.Stdin, s.Stdout, s.Stderr}, s.Extra...)
+}
+
 // Success reports whether the exit code counts as success.
 func (s *Stage) Success(code int) bool {
 	if s.SuccessCodes == nil {
 		return code == 0
 	}
-	for _, c := range s.SuccessCodes {
-		if c == code {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.SuccessCodes, code)
 }
 
 // Step returns the step of that name and its place in Steps, or nil and -1.

@@ -168,9 +168,7 @@ func (c *checker) service(s *Step) {
 		c.add(s.Pos, "sources is for steps that end with the run")
 	}
 	if s.Detached {
-		for _, st := range s.Stages {
-			c.detached(st)
-		}
+		s.eachStage(c.detached)
 	}
 	r := s.Ready
 	if r == nil {
@@ -207,13 +205,8 @@ func (c *checker) service(s *Step) {
 
 // detached refuses descriptors of a job that the runner takes with it when it
 // ends.
-func (c *checker) detached(st *Stage) {
-	for _, b := range st.Tee {
-		for _, bs := range b.Chain {
-			c.detached(bs)
-		}
-	}
-	for _, io := range append([]Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...) {
+func (c *checker) detached(_ string, st *Stage) {
+	for _, io := range st.descriptors() {
 		if io.Kind == StdioInherit || io.Kind == StdioFD {
 			c.add(io.Pos, "a job does not have the runner's descriptors, which end with it; its output goes to its log (the default), to {file: …} or to ignore")
 		}

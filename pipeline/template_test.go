@@ -191,6 +191,20 @@ func TestShellPlaces(t *testing.T) {
 	}
 }
 
+func TestWritten(t *testing.T) {
+	tm := parseTemplate("a$${{b$${{c${{ 1 }}$${{d", nil)
+	unescaped := "a${{b${{c${{ 1 }}${{d"
+	for off, want := range map[string]int{"a": 0, "b": 5, "c": 10, "1": 15, "d": 23} {
+		i := strings.Index(unescaped, off)
+		if got := tm.tmpl.written(i); got != want || tm.src[got] != off[0] {
+			t.Errorf("%s at %d is at %d, expected %d", off, i, got, want)
+		}
+	}
+	if got := tm.tmpl.written(strings.Index(unescaped, "${{")); got != 2 {
+		t.Errorf("the first braces are at %d", got)
+	}
+}
+
 // TestGlobPlace: the ! of a pattern counts.
 func TestGlobPlace(t *testing.T) {
 	_, err := Parse("f", []byte("steps:\n  - {spawn: [a], sources: ['**', '!a${{ x }}']}\n"))

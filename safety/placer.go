@@ -16,18 +16,18 @@ type placer struct {
 	edits []edit
 	errs  []error
 	stack []syntax.Node
-	// evaluated are variables whose values are evaluated when they are set:
-	// integers, references, and those that the shell has for itself.
+	// evaluated are variables that the shell evaluates when they are set:
+	// integers, references, and some of its own.
 	evaluated map[string]bool
 	arrays    map[string]bool
-	funcs     map[string]*syntax.Stmt // that the text defines
+	funcs     map[string]*syntax.Stmt // functions that the text defines
 }
 
-// evaluatedAlways are variables of some shell that are integers, or code.
+// evaluatedAlways are variables that are integers, or code, in some shell.
 var evaluatedAlways = strings.Fields("RANDOM OPTIND SECONDS COLUMNS LINES TMOUT HISTCMD HISTSIZE HISTFILESIZE SAVEHIST BASH_ARGV0 EPOCHSECONDS EPOCHREALTIME SRANDOM MAILCHECK FUNCNEST DIRSTACKSIZE KEYTIMEOUT LISTMAX ERRNO PPID UID EUID GID EGID SHLVL TRY_BLOCK_ERROR PS0 PS1 PS2 PS3 PS4 PROMPT PROMPT_COMMAND RPROMPT SPROMPT BASH_ENV ENV SHELLOPTS BASHOPTS functions aliases galiases saliases dis_functions dis_aliases options commands builtins modules nameddirs userdirs parameters precmd_functions preexec_functions chpwd_functions")
 
-// attributes notes the variables that the text itself makes integers, references
-// or arrays, anywhere in it.
+// attributes notes the variables that the text makes integers, references or
+// arrays, anywhere in it, and the functions that it defines.
 func (w *placer) attributes(tree *syntax.File) {
 	w.evaluated, w.arrays, w.funcs = map[string]bool{}, map[string]bool{}, map[string]*syntax.Stmt{}
 	for _, name := range []string{"DIRSTACK", "PIPESTATUS", "GROUPS", "BASH_REMATCH", "FUNCNAME", "BASH_ARGV", "BASH_ARGC", "BASH_SOURCE", "BASH_LINENO", "COPROC", "MAPFILE", "COMPREPLY", "BASH_ALIASES", "BASH_CMDS", "BASH_VERSINFO"} {
@@ -59,7 +59,7 @@ func (w *placer) attributes(tree *syntax.File) {
 					w.arrays[a.Name.Value] = true
 				}
 			}
-		case *syntax.CallExpr: // integer and its like, where they are no keyword
+		case *syntax.CallExpr: // in some dialects, integer and its like are commands
 			if len(n.Args) > 0 {
 				switch n.Args[0].Lit() {
 				case "read", "mapfile", "readarray":
@@ -93,7 +93,7 @@ func declLetters(n *syntax.DeclClause) string {
 		case strings.HasPrefix(lit, "-"):
 			letters += lit[1:]
 		case lit == "" && !strings.Contains(wordStart(a.Value), "="):
-			letters += "i" // an expansion that may be any option
+			letters += "i" // the expansion may be any option
 		}
 	}
 	return letters
@@ -179,7 +179,7 @@ func (w *placer) below(n syntax.Node) (holes []int) {
 	return holes
 }
 
-// holesIn decides on the holes in a leaf of the tree. The parents are on the
+// holesIn decides on the holes in a leaf of the tree, whose parents are on the
 // stack.
 func (w *placer) holesIn(text string, f form) {
 	for rest := text; ; {
@@ -194,8 +194,8 @@ func (w *placer) holesIn(text string, f form) {
 	}
 }
 
-// first returns the first hole in a text and its offset; -1 and the length of
-// the text where there is none.
+// first returns the first hole in a text and its offset, or -1 and the length of
+// the text.
 func (w *placer) first(text string) (hole, at int) {
 	hole, at = -1, len(text)
 	for i := range w.t.Holes {
@@ -298,13 +298,14 @@ func (w *placer) place(i int, text string, f form) {
 	end := w.marks[i] + len(h.name)
 	w.edits = append(w.edits, edit{w.marks[i], end, i, ""})
 	if h.form == bare && end < len(w.t.marked) && w.t.marked[end] == '#' {
-		// The embedded parser takes a # right behind a quote for a comment.
+		// The parser of the embedded shell takes a # right behind a quote for
+		// the beginning of a comment.
 		w.edits = append(w.edits, edit{end, end, -1, `\`})
 	}
 }
 
-// quotedOutside reports whether the word stands in a ${x:-word} that is itself
-// within double quotes or a here-document: no quotes are needed there then.
+// quotedOutside reports whether the word stands in a ${x:-word} within double
+// quotes or a here-document, and so needs no quotes of its own.
 func (w *placer) quotedOutside(level int) bool {
 	_, ok := w.up(level).(*syntax.ParamExp)
 	if !ok {
@@ -339,7 +340,7 @@ func (w *placer) splitOutside(level int) bool {
 	return w.splitOutside(level + 2)
 }
 
-// braces reports whether a word has a brace outside of quotes that is expanded
+// braces reports whether a word has braces without quotes that the shell expands
 // to several words.
 func braces(word *syntax.Word) bool {
 	text := ""
@@ -371,7 +372,8 @@ func (w *placer) backquotedInQuotes() bool {
 	return false
 }
 
-// arithmetic makes the hole one for an integer, which is read by its name.
+// arithmetic makes the hole one for an integer, which arithmetic reads by the name
+// of its variable.
 func (w *placer) arithmetic(i int, whole bool) bool {
 	if !whole {
 		w.refuse(i, "a value in arithmetic stands alone: as an operand without quotes, of type int")
@@ -381,8 +383,8 @@ func (w *placer) arithmetic(i int, whole bool) bool {
 	return true
 }
 
-// role decides by what the word is for. It reports whether a value may stand
-// there; where not, it has said why.
+// role decides by the use that the parent makes of the word. It reports whether a
+// value may stand there, after it has refused one that may not.
 func (w *placer) role(i int, word *syntax.Word, parent syntax.Node, level int, whole bool) bool {
 	h := &w.t.Holes[i]
 	switch p := parent.(type) {
@@ -449,8 +451,8 @@ func (w *placer) role(i int, word *syntax.Word, parent syntax.Node, level int, w
 	return true
 }
 
-// outer decides by what the word is for in which a ${x:-value} stands: the value
-// is, or is a part of, that word.
+// outer decides on a value in ${x:-value}, by the use of the word around that: the
+// value may become that word, or a part of it.
 func (w *placer) outer(i, level int) bool {
 	if w.t.Holes[i].form == inIndex || w.t.Holes[i].form == inArithm {
 		return true // an index or an offset, and no value of the word
@@ -538,9 +540,9 @@ func feeds(rd *syntax.Redirect) bool {
 	return false
 }
 
-// program reports whether anything in a statement reads its program from the
-// stdin of the statement. own tells that the redirections of the statement
-// itself are what is asked about.
+// program reports whether anything in a statement reads the stdin of the statement
+// as a program. With own, that stdin is what the redirections of the statement
+// give it; without, a statement with such redirections has a stdin of its own.
 func (w *placer) program(st *syntax.Stmt, own bool) bool {
 	found := false
 	seen := map[string]bool{}
@@ -637,8 +639,9 @@ func before(word *syntax.Word, mark string) string {
 	return b.String()
 }
 
-// hereDocument makes one with a quoted delimiter, in which nothing is expanded,
-// one without: what would be expanded in it is escaped.
+// hereDocument turns a here-document with a quoted delimiter, in which the shell
+// expands nothing, into one without quotes, and escapes what the shell would
+// expand there besides the values.
 func (w *placer) hereDocument(r *syntax.Redirect) {
 	quoted := false
 	delim := ""
@@ -758,7 +761,7 @@ func (w *placer) call(c *syntax.CallExpr) {
 	w.builtin(args, refuse)
 }
 
-// prefixes run the command that follows in the shell itself.
+// prefixes are words before a command that the shell itself still runs.
 var prefixes = []string{"command", "builtin", "exec", "noglob", "nocorrect", "-"}
 
 // builtin looks at what a command of the shell itself makes of its arguments.
@@ -834,8 +837,8 @@ func (w *placer) builtin(args []Arg, refuse func(int, string, ...any)) {
 	}
 }
 
-// test refuses a value where test would take it for an operator that evaluates
-// its operand, and the operand of one that does.
+// test refuses values that test would take for an operator, and values that an
+// operator evaluates.
 func (w *placer) test(args []Arg, refuse func(int, string, ...any)) {
 	operands := args[1:]
 	if args[0].Text == "[" && len(operands) > 0 && operands[len(operands)-1].Text == "]" {
@@ -862,7 +865,7 @@ func (w *placer) test(args []Arg, refuse func(int, string, ...any)) {
 		if k > 0 && operands[k-1].Unknown && operands[k-1].Text == "" && (k == 1 || operands[k-2].Text == "!" || operands[k-2].Text == "-a" || operands[k-2].Text == "-o") && (k+1 == len(operands)) {
 			refuse(k+1, "the word before may be an operator that evaluates the value; write the operator, as in = or -n")
 		}
-		// In "[ VALUE x ]" the value is read as an operator.
+		// In "[ VALUE x ]" test reads the value as an operator.
 		next := len(operands) - k
 		if boundary && a.Text == "" && next == 2 {
 			refuse(k+1, "test would take the value for an operator here; write [ \"x${{ … }}\" = \"x…\" ] or [[ … ]]")
@@ -870,8 +873,7 @@ func (w *placer) test(args []Arg, refuse func(int, string, ...any)) {
 	}
 }
 
-// arg returns a word as ProgramText sees it, and the holes in it. The text is
-// what is constant before the first value.
+// arg returns a word as [ProgramText] sees it, and the holes in it.
 func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 	var a Arg
 	var holes []int
@@ -891,7 +893,7 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 				return
 			}
 			if w.t.Holes[first].Kind == KindRaw {
-				a.Unknown = true // what it brings is the author's affair
+				a.Unknown = true // the author answers for what it holds
 			} else {
 				holes = append(holes, first)
 			}
@@ -913,8 +915,8 @@ func (w *placer) arg(word *syntax.Word) (Arg, []int) {
 			}
 		default:
 			a.Unknown = true
-			// What an expansion gives is not known; a value that stands deeper
-			// in it, say in $(…), counts as one of this argument.
+			// The value of an expansion is not known. A value inside it, as in
+			// $(…), counts as one of this argument.
 			constant = false
 			holes = append(holes, w.below(p)...)
 		}
