@@ -1,13 +1,11 @@
 package pipeline
 
-// This file holds the checks that need the whole pipeline: names, references,
-// and what contradicts itself. They hold for YAML and Go alike.
-
 import (
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
-	"slices"
+	"regexp/syntax"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,31 +15,28 @@ import (
 	"github.com/pipe-runner/pipe/safety"
 )
 
-// Check reports everything that is wrong in a pipeline built in Go, as
-// [Errors], or nil. A pipeline from [Parse] has been checked already, and Run
-// checks one that has not been. A pipeline that passed is not to be changed;
-// it may then be used by several goroutines at once. Check itself may be
-// called by several at once.
+// Check reports everything that is wrong in a pipeline, as [Errors], or nil. It
+// is for one that was built in Go, or changed: [Parse] has checked what it
+// returns, and a run checks what it is given. Check notices any change of the
+// model since it last succeeded, and costs little where there is none. Several
+// goroutines may call it at once, but not while the pipeline is changed.
 func (p *Pipeline) Check() error {
 	p.checking.Lock()
 	defer p.checking.Unlock()
-	if p.graph != nil {
-		return nil
-	}
-	if err := p.nils(); err != nil {
-		return err
-	}
-	c := &checker{p: p, report: report{file: p.File, lines: p.lines}}
-	c.run()
-	if err := c.err(); err != nil {
+	if err := p.complete(); err != nil {
 		p.graph = nil
 		return err
 	}
-	return nil
+	if p.graph != nil && digest(p) == p.checked {
+		return nil
+	}
+	return newChecker(p, report{file: p.File, lines: p.lines}).run()
 }
 
-// nils reports what is missing in a pipeline built in Go.
-func (p *Pipeline) nils() error {
+// complete refuses what a pipeline built in Go may have and a file may not: nil
+// where there must be something, and pipelines and tees that contain themselves.
+// The rest of the check relies on it.
+func (p *Pipeline) complete() error {
 	bad := func(format string, args ...any) error {
 		return Errors{{File: p.File, Msg: fmt.Sprintf(format, args...)}}
 	}
@@ -49,17 +44,8 @@ func (p *Pipeline) nils() error {
 		if s == nil {
 			return bad("step #%d is nil", i+1)
 		}
-		var walk func([]*Stage) bool
-		walk = func(stages []*Stage) bool {
-			for _, st := range stages {
-				if st == nil || slices.ContainsFunc(st.Tee, func(b Branch) bool { return b.File == nil && len(b.Chain) == 0 || !walk(b.Chain) }) {
-					return false
-				}
-			}
-			return true
-		}
-		if !walk(s.Stages) {
-			return bad("step #%d has a stage that is nil, or a tee with an empty branch", i+1)
+		if !complete(s.Stages, 0) || s.Ready != nil && s.Ready.Exec != nil && !complete([]*Stage{s.Ready.Exec}, 0) {
+			return bad("step #%d has a stage that is nil, or a tee with an empty branch or too many tees in it", i+1)
 		}
 	}
 	for i, prm := range p.Params {
@@ -72,28 +58,77 @@ func (p *Pipeline) nils() error {
 			return bad("output #%d has no expression", i+1)
 		}
 	}
+	if p.loops(map[*Pipeline]bool{}) {
+		return bad("the pipeline runs itself, or one that it runs does")
+	}
 	return nil
+}
+
+// complete reports whether no stage is nil, not even in a tee. A tee in a tee is
+// an error that is reported later, so it looks only a few tees deep.
+func complete(stages []*Stage, depth int) bool {
+	for _, st := range stages {
+		if st == nil || depth > 8 {
+			return false
+		}
+		for _, b := range st.Tee {
+			if b.File == nil && len(b.Chain) == 0 || !complete(b.Chain, depth+1) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// loops reports whether p runs itself, directly or through others. In open, true
+// marks the pipelines that lead to p, and false those that were looked at.
+func (p *Pipeline) loops(open map[*Pipeline]bool) bool {
+	if running, seen := open[p]; seen {
+		return running
+	}
+	open[p] = true
+	for _, s := range p.Steps {
+		if s != nil && s.Run != nil && s.Run.Pipeline != nil && s.Run.Pipeline.loops(open) {
+			return true
+		}
+	}
+	open[p] = false
+	return false
+}
+
+func newChecker(p *Pipeline, r report) *checker {
+	return &checker{report: r, p: p, compiled: map[*Expr]bool{}}
 }
 
 type checker struct {
 	report
 	p          *Pipeline
-	expands    *Step // whose expressions are compiled, if it has a matrix or forEach
+	expands    *Step // the step whose expressions may read matrix and item, or nil
 	params     map[string]bool
 	paramNames []string
+	compiled   map[*Expr]bool
 }
 
 var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`) })
 
-func (c *checker) run() {
+// run checks the pipeline, and notes in it what was checked.
+func (c *checker) run() error {
+	c.pipeline()
+	if err := c.err(); err != nil {
+		c.p.graph = nil
+		return err
+	}
+	c.p.checked = digest(c.p)
+	return nil
+}
+
+func (c *checker) pipeline() {
 	c.declare()
 	for _, name := range c.p.Secrets {
 		c.variable(Pos{}, name)
 	}
 	c.scope(c.p.Scope)
-	if c.p.Lock != nil {
-		c.template(c.p.Lock.Name)
-	}
+	c.p.eachTemplate(c.template)
 	for i, s := range c.p.Steps {
 		c.in = c.p.Label(i)
 		c.step(s)
@@ -101,7 +136,7 @@ func (c *checker) run() {
 	c.in = ""
 	for _, o := range c.p.Outputs {
 		c.identifier(o.Pos, "output", o.Name)
-		o.Expr.compile(c)
+		c.expr("output", o.Expr)
 	}
 	switch {
 	case len(c.p.Steps) > 0:
@@ -162,15 +197,18 @@ func (c *checker) stepNames() []string {
 }
 
 func (c *checker) param(prm *Param) {
+	prm.match = nil
 	if prm.Pattern != "" {
-		re, err := regexp.Compile(`^(?:` + prm.Pattern + `)$`)
+		_, err := regexp.Compile(prm.Pattern) // alone first: the error quotes what was written
+		var whole *regexp.Regexp
+		if err == nil {
+			whole, err = regexp.Compile(`^(?:` + prm.Pattern + `)$`)
+		}
 		if err != nil {
-			what := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
-			what, _, _ = strings.Cut(what, ": `^(?:")
-			c.add(prm.Pos, "the pattern of parameter %s is not a regular expression: %s", prm.Name, what)
+			c.add(prm.Pos, "the pattern of parameter %s is not a regular expression: %s", prm.Name, patternError(err))
 			return
 		}
-		prm.match = re.MatchString
+		prm.match = whole.MatchString
 	}
 	if prm.Default == nil {
 		return
@@ -180,17 +218,32 @@ func (c *checker) param(prm *Param) {
 	}
 }
 
-func (c *checker) template(t Template) {
-	if t.tmpl == nil {
-		if strings.ContainsRune(t.src, 0) {
-			c.add(Pos{}, "NUL byte in %q", t.src)
-		}
-		return
+// patternError says what is wrong with a regular expression.
+func patternError(err error) string {
+	var se *syntax.Error
+	if errors.As(err, &se) {
+		return fmt.Sprintf("%s: `%s`", se.Code, se.Expr)
 	}
-	for _, e := range t.tmpl.exprs {
-		if e.prog == nil {
-			e.compile(c)
-		}
+	return err.Error()
+}
+
+// template reports what is wrong with a template, and compiles its expressions.
+func (c *checker) template(key string, t *Template) {
+	if strings.ContainsRune(t.src, 0) {
+		c.add(t.pos(), "%s: NUL byte in %q", key, t.src)
+	}
+	if t.tmpl != nil && t.tmpl.err != nil {
+		c.add(Pos{}, "%s: %s", key, t.tmpl.err)
+	}
+	eachExpr(c.expr)(key, t)
+}
+
+// expr compiles an expression, once though stages may share it.
+func (c *checker) expr(key string, e *Expr) {
+	if !c.compiled[e] {
+		c.compiled[e] = true
+		e.cond = key == "if"
+		e.compile(c)
 	}
 }
 
@@ -198,7 +251,6 @@ func (c *checker) scope(s *Scope) {
 	if s == nil {
 		return
 	}
-	c.template(s.Cwd)
 	seen := map[string]bool{}
 	for _, v := range s.Env {
 		c.variable(v.Pos, v.Name)
@@ -206,10 +258,6 @@ func (c *checker) scope(s *Scope) {
 			c.add(v.Pos, "variable %s is given twice", v.Name)
 		}
 		seen[v.Name] = true
-		c.template(v.Value)
-	}
-	for _, f := range s.EnvFile {
-		c.template(f)
 	}
 	if s.ExtendEnv != nil {
 		for _, n := range s.ExtendEnv.Names {
@@ -243,8 +291,8 @@ func (c *checker) step(s *Step) {
 		}
 		return
 	}
-	c.around(s)
-	defer func() { c.expands = nil }()
+	c.expressions(s)
+	c.expansion(s)
 	c.scope(s.Scope)
 	last := len(s.Stages) - 1
 	for i, st := range s.Stages {
@@ -273,25 +321,28 @@ func (c *checker) runStep(s *Step) {
 	if len(s.Stages) > 0 {
 		c.add(s.Pos, "a step has stages or runs a pipeline, not both")
 	}
-	c.around(s)
-	defer func() { c.expands = nil }()
+	c.expressions(s)
+	c.expansion(s)
 	c.scope(s.Scope)
 	c.include(s)
 }
 
-// around checks what any step may have, whatever it runs.
-func (c *checker) around(s *Step) {
+// expressions compiles the expressions of a step. Its if and forEach come first:
+// they are evaluated before the step expands, and cannot read matrix and item.
+func (c *checker) expressions(s *Step) {
 	if s.If != nil {
-		s.If.cond = true
-		s.If.compile(c)
+		c.expr("if", s.If)
 	}
-	c.expansion(s)
-	for _, g := range slices.Concat(s.Sources, s.Generates) {
-		c.template(g.Pattern)
+	if s.ForEach != nil {
+		c.expr("forEach", s.ForEach)
 	}
-	if s.Lock != nil {
-		c.template(s.Lock.Name)
+	if s.Expands() {
+		c.expands = s
+		defer func() { c.expands = nil }()
 	}
+	s.eachStage(func(_ string, st *Stage) { st.readText() })
+	s.EachTemplate(c.template)
+	s.eachStage(func(prefix string, st *Stage) { c.template(prefix+st.Action.String(), &st.script) })
 }
 
 // expansion checks matrix and forEach.
@@ -303,12 +354,6 @@ func (c *checker) expansion(s *Step) {
 		c.add(s.Matrix.Pos, "the matrix has more than %d combinations", MaxInstances)
 	case !s.Expands() && s.MaxParallel != nil:
 		c.add(s.Pos, "maxParallel of a step is for one with matrix or forEach")
-	}
-	if s.ForEach != nil {
-		s.ForEach.compile(c)
-	}
-	if s.Expands() {
-		c.expands = s
 	}
 }
 
@@ -323,9 +368,6 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 	c.scope(st.Scope)
 	if st.Action == ActionTee {
 		for _, b := range st.Tee {
-			if b.File != nil {
-				c.template(b.File.File)
-			}
 			for i, bs := range b.Chain {
 				if bs.Action == ActionTee {
 					c.add(bs.Pos, "a tee inside a branch of a tee; list its branches in the outer one")
@@ -339,19 +381,13 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 		}
 		return
 	}
-	for _, a := range st.Args {
-		c.template(a)
-	}
 	if len(st.Args) > 0 && st.Args[0].IsZero() {
 		c.add(st.Pos, "the program's name is empty")
 	}
 	if i, why := safety.ProgramText(constantArgs(st.Args)); i >= 0 {
-		c.add(st.Args[i].tmpl.pos, "%s", why)
+		c.add(st.Args[i].pos(), "%s", why)
 	}
-	c.template(st.Argv0)
-	c.template(st.Input)
-	for _, io := range append([]Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...) {
-		c.template(io.File)
+	for _, io := range st.descriptors() {
 		if io.Kind == StdioFD && io.FD < 0 {
 			c.add(io.Pos, "%d is not a descriptor", io.FD)
 		}
@@ -362,7 +398,7 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 	if !st.Input.IsZero() && st.Stdin.Kind != StdioDefault {
 		c.add(st.Stdin.Pos, "stdin and input contradict each other: input is what the child reads")
 	}
-	if st.Argv0.src != "" && st.UsesShell() {
+	if !st.Argv0.IsZero() && st.UsesShell() {
 		c.add(st.Pos, "argv0 is for a program; a shell is given the text")
 	}
 	if !st.Buffered() && (st.MaxBuffer != nil || st.OnOverflow != OverflowSpill) {
@@ -374,6 +410,15 @@ func (c *checker) stage(s *Step, st *Stage, middle bool) {
 // levels returns the settings that hold for a stage, outermost first.
 func (p *Pipeline) levels(s *Step, st *Stage) []*Scope {
 	return []*Scope{p.Scope, s.Scope, st.Scope}
+}
+
+// readText parses the Text of a stage that was built in Go, or whose Text was
+// changed since it was read.
+func (s *Stage) readText() {
+	s.shell = nil
+	if s.script.src != s.Text {
+		s.script, s.origin = NewTemplate(s.Text), nil
+	}
 }
 
 // shell checks what a stage's shell is and what it is given.
@@ -395,10 +440,6 @@ func (c *checker) shell(s *Step, st *Stage) {
 		c.add(st.Pos, "spawn takes a list, program first, as in %s; for text that a shell reads add shell: true, or use exec", flowList(st.Text))
 		return
 	}
-	if st.script.IsZero() { // built in Go
-		st.script = NewTemplate(st.Text)
-	}
-	c.template(st.script)
 	o := c.p.Options(s, st)
 	if o.Shell == ShellBuiltin {
 		if len(st.Extra) > 0 {
@@ -419,14 +460,11 @@ func (c *checker) shell(s *Step, st *Stage) {
 	}
 }
 
-// constantArgs returns arguments as far as they are known before a run.
+// constantArgs returns the arguments as far as they are known before a run.
 func constantArgs(args []Template) []safety.Arg {
 	out := make([]safety.Arg, len(args))
 	for i, a := range args {
-		out[i] = safety.Arg{Text: a.src, Dynamic: a.Dynamic()}
-		if a.tmpl != nil {
-			out[i].Text = a.tmpl.lits[0]
-		}
+		out[i] = safety.Arg{Text: a.start(), Dynamic: a.Dynamic()}
 	}
 	return out
 }
@@ -451,17 +489,4 @@ func (p *parser) signal(n *yaml.Node) syscall.Signal {
 		p.add(pos(n), "%s", err)
 	}
 	return sig
-}
-
-// ParseSignal returns the signal of that name (SIGTERM or TERM) or number.
-func ParseSignal(s string) (syscall.Signal, error) {
-	var num int
-	if _, err := fmt.Sscanf(s, "%d", &num); err == nil && fmt.Sprint(num) == s {
-		if num >= 1 && num <= 64 {
-			return syscall.Signal(num), nil
-		}
-	} else if sig := signalNum("SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")); sig != 0 {
-		return sig, nil
-	}
-	return 0, fmt.Errorf("unknown signal %q; expected a name such as SIGTERM or SIGINT", s)
 }

@@ -1,7 +1,5 @@
 package pipeline
 
-// This file holds the errors of a pipeline file and how they are shown.
-
 import (
 	"fmt"
 	"io"
@@ -18,8 +16,8 @@ type Error struct {
 	Line string // the source line at Pos, where it is known
 }
 
-// Error returns "file:line:col: message"; parts that are not known are left
-// out, and "pipeline: " stands for the file of a pipeline built in Go.
+// Error returns "file:line:col: message". It leaves out what is not known, and
+// writes "pipeline" for the file of a pipeline built in Go.
 func (e *Error) Error() string {
 	switch {
 	case e.File == "" && !e.Pos.IsValid():
@@ -32,8 +30,8 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Pos.Line, e.Pos.Col, e.Msg)
 }
 
-// Errors are all errors of a pipeline, in the order of their places. It is
-// what [Parse] and [Pipeline.Check] return; it is never empty then.
+// Errors is the error of [Parse] and [Pipeline.Check]: everything that is wrong
+// with a pipeline, in order of place. It is never empty.
 type Errors []*Error
 
 // Error returns one line for each error.
@@ -57,8 +55,8 @@ func (es Errors) Unwrap() []error {
 // maxShown is how many errors of one file are worth reading.
 const maxShown = 50
 
-// Render writes the errors to w, one line each; with carets also the source
-// line and a mark below the place, for reading on a terminal.
+// Render writes the errors to w, one line each. With carets, it also writes each
+// source line, and a mark below the place.
 func (es Errors) Render(w io.Writer, carets bool) {
 	for i, e := range es {
 		if i == maxShown {
@@ -93,7 +91,7 @@ type report struct {
 	file  string
 	lines [][]byte
 	errs  Errors
-	in    string // the step at hand, for errors that have no place in a file
+	in    string // the step that is being checked, for errors without a place
 }
 
 func (r *report) add(pos Pos, format string, args ...any) {
@@ -115,7 +113,7 @@ func (r *report) err() error {
 	if len(r.errs) == 0 {
 		return nil
 	}
-	order := map[string]int{r.file: 0} // then the files that are run, as they were read
+	order := map[string]int{r.file: 0} // the files that are run follow, in the order in which they were read
 	for _, e := range r.errs {
 		if _, ok := order[e.File]; !ok {
 			order[e.File] = len(order)
@@ -134,8 +132,8 @@ func (r *report) err() error {
 	return r.errs
 }
 
-// nearest returns the known word that is most like the given one, or "" where
-// none is near enough to be what was meant.
+// nearest returns the known word that is most like the given one, or "" if none
+// is alike enough to be what was meant.
 func nearest(word string, known []string) string {
 	best, bestDist := "", 1+len(word)/3
 	for _, k := range known {
@@ -179,8 +177,8 @@ func editDistance(a, b string, limit int) int {
 	return prev[len(b)]
 }
 
-// didYouMean returns the last clause of an error about an unknown word: the
-// known one that is most like it, or, where none is, what is given as otherwise.
+// didYouMean returns the last clause of an error about an unknown word: it offers
+// the known word that is most like it, or, if none is, returns otherwise.
 func didYouMean(word string, known []string, otherwise string) string {
 	if n := nearest(word, known); n != "" {
 		return fmt.Sprintf("; did you mean %q?", n)

@@ -1,7 +1,5 @@
 package pipeline
 
-// This file holds steps that expand: matrix and forEach, and what they come to.
-
 import (
 	"fmt"
 	"slices"
@@ -17,8 +15,9 @@ type Matrix struct {
 	Pos     Pos
 	Axes    []Axis
 	Exclude []map[string]any // combinations left out: those that have all these values
-	// Include has combinations besides. One that agrees with others in all axes
-	// that it names adds its further values to them.
+	// Include has further combinations. An entry that has the same values as
+	// some combinations, in all axes that it names, adds its other values to them
+	// instead.
 	Include []map[string]any
 }
 
@@ -28,7 +27,7 @@ type Axis struct {
 	Values []any
 }
 
-// Instance is one thing that a step runs for.
+// Instance is one of the things that a step with a matrix or forEach runs for.
 type Instance struct {
 	Label  string         // for people, in brackets behind the step's name
 	Matrix map[string]any // nil without a matrix
@@ -38,8 +37,8 @@ type Instance struct {
 // Expands reports whether the step runs once for each of several things.
 func (s *Step) Expands() bool { return s.Matrix != nil || s.ForEach != nil }
 
-// Instances returns what a step that expands runs for, in order. More than
-// [MaxInstances] are an error, and so is a forEach that is no list.
+// Instances returns what a step that expands runs for, in order. It is an error
+// if there are more than [MaxInstances], or if the value of forEach is no list.
 func (s *Step) Instances(v *Vars) ([]Instance, error) {
 	if s.Matrix != nil {
 		return s.Matrix.instances()
@@ -59,7 +58,7 @@ func (s *Step) Instances(v *Vars) ([]Instance, error) {
 	seen := make(map[string]bool, len(items))
 	for i, it := range items {
 		label := itemLabel(it)
-		if label == "" || seen[label] { // its place tells it from the others
+		if label == "" || seen[label] { // the index tells it from the others
 			label = strings.TrimPrefix(label+" #"+strconv.Itoa(i), " ")
 		}
 		seen[label] = true
@@ -68,7 +67,7 @@ func (s *Step) Instances(v *Vars) ([]Instance, error) {
 	return out, nil
 }
 
-// itemLabel names an element by its text; "" where that is nothing to read.
+// itemLabel returns the text of an element, or "" if people could not read it.
 func itemLabel(it any) string {
 	switch it.(type) {
 	case string, bool, int, int64, float64:
@@ -158,8 +157,8 @@ func (m *Matrix) instances() ([]Instance, error) {
 	return out, nil
 }
 
-// agrees reports whether a combination has all values of part, of those names
-// that only accepts.
+// agrees reports whether a combination has all values of part. If only is not
+// nil, it compares just the names that only accepts.
 func agrees(c, part map[string]any, only func(string) bool) bool {
 	for k, v := range part {
 		if (only == nil || only(k)) && c[k] != v {

@@ -1,16 +1,11 @@
 package pipeline
 
-// This file holds expressions: ${{ … }} in strings, and their evaluation. The
-// language is expr-lang's; the names that exist in it are checked when a file
-// is loaded, so that a typo is found before anything starts.
-
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
-	"reflect"
 	"runtime"
 	"slices"
 	"sort"
@@ -19,36 +14,23 @@ import (
 
 	"github.com/alessio/shellescape"
 	"github.com/expr-lang/expr"
-	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/file"
-	"github.com/expr-lang/expr/types"
 	"github.com/expr-lang/expr/vm"
 )
 
 // maxExpr bounds the text of one expression, in bytes: the parser recurses.
 const maxExpr = 16 << 10
 
-// MaxStepOutput is how many bytes of a step's output an expression may read.
+// MaxStepOutput is the number of bytes of a step's output that an expression may
+// read.
 const MaxStepOutput = 16 << 20
 
-// Template is a string that may hold expressions. The zero value is the empty
-// string, and counts as not set where a key may be left out.
-type Template struct {
-	src  string
-	tmpl *template // nil: src is the value
-}
-
-type template struct {
-	pos     Pos
-	lits    []string // one more than exprs
-	exprs   []*Expr
-	sources []string // of the exprs, with their braces
-}
-
-// Expr is one expression. Its zero value is not valid; see [NewExpr].
+// Expr is one expression. Its zero value is empty, which [Pipeline.Check]
+// refuses; see [NewExpr].
 type Expr struct {
-	pos    Pos
 	src    string
+	origin *origin
+	off    int // where it begins in the text that origin is of
 	prog   *vm.Program
 	steps  []string // the steps it reads
 	cond   bool     // an if: may call success() and its like
@@ -57,31 +39,23 @@ type Expr struct {
 	raw    bool     // is a call of raw()
 }
 
-// Literal returns a template that stands for s itself, whatever s holds.
-func Literal(s string) Template { return Template{src: s} }
+// NewExpr returns an expression, with or without ${{ }} around it. Errors in it
+// are found by [Pipeline.Check].
+func NewExpr(s string) *Expr { return &Expr{src: stripBraces(s)} }
 
-// NewTemplate returns the template that s is when it stands in a file: text
-// with ${{ expressions }} in it. Errors are found by [Pipeline.Check].
-func NewTemplate(s string) Template {
-	t, err := parseTemplate(s, func(int) Pos { return Pos{} })
-	if err != nil { // kept, so that Check can report it
-		return Template{src: s, tmpl: &template{lits: []string{"", ""}, exprs: []*Expr{{src: err.msg}}}}
+// pos returns the place of the expression in a file.
+func (e *Expr) pos() Pos { return e.origin.at(e.off) }
+
+// stripBraces removes the ${{ }} around an expression, if it has them.
+func stripBraces(s string) string {
+	t := strings.TrimSpace(s)
+	if strings.HasPrefix(t, exprOpen) {
+		if end := exprEnd(t[len(exprOpen):]); end >= 0 && strings.TrimSpace(t[len(exprOpen)+end+2:]) == "" {
+			return strings.TrimSpace(t[len(exprOpen) : len(exprOpen)+end])
+		}
 	}
 	return t
 }
-
-// NewExpr returns an expression, with or without ${{ }} around it. Errors are
-// found by [Pipeline.Check].
-func NewExpr(s string) *Expr { return &Expr{src: stripBraces(s)} }
-
-// String returns the template as it was written.
-func (t Template) String() string { return t.src }
-
-// IsZero reports whether the template is empty, which is to say not set.
-func (t Template) IsZero() bool { return t.src == "" && t.tmpl == nil }
-
-// HasExpr reports whether the value depends on an expression.
-func (t Template) HasExpr() bool { return t.tmpl != nil }
 
 // String returns the expression as it was written, without ${{ }}.
 func (e *Expr) String() string { return e.src }
@@ -94,104 +68,16 @@ func (e *Expr) RunsAfterFailure() bool { return e != nil && e.always }
 // always() or cancelled(); where it does not, it is ANDed with success().
 func (e *Expr) CallsStatus() bool { return e != nil && e.status }
 
-type templateError struct {
-	off int // byte offset in the string
-	msg string
-}
-
-// parseTemplate splits s at its ${{ … }}. place gives the position of the n-th
-// "${{" of s.
-func parseTemplate(s string, place func(n int) Pos) (Template, *templateError) {
-	if !strings.Contains(s, "${{") {
-		return Template{src: s}, nil
-	}
-	t := &template{}
-	var lit strings.Builder
-	rest, off := s, 0
-	for n := 0; ; n++ {
-		i := strings.Index(rest, "${{")
-		if i < 0 {
-			lit.WriteString(rest)
-			break
-		}
-		if i > 0 && rest[i-1] == '$' { // $${{ is a literal ${{
-			lit.WriteString(rest[:i-1])
-			lit.WriteString("${{")
-			off += i + 3
-			rest = rest[i+3:]
-			continue
-		}
-		lit.WriteString(rest[:i])
-		body := rest[i+3:]
-		end := exprEnd(body)
-		if end < 0 {
-			return Template{}, &templateError{n, "${{ has no closing }}; write $${{ for the three characters themselves"}
-		}
-		src := strings.TrimSpace(body[:end])
-		if src == "" {
-			return Template{}, &templateError{n, "${{ }} is empty; it takes an expression such as params.name"}
-		}
-		t.lits = append(t.lits, lit.String())
-		t.exprs = append(t.exprs, &Expr{pos: place(n), src: src})
-		t.sources = append(t.sources, rest[i:i+3+end+2])
-		lit.Reset()
-		off += i + 3 + end + 2
-		rest = body[end+2:]
-	}
-	if len(t.exprs) == 0 {
-		return Template{src: lit.String()}, nil
-	}
-	t.lits = append(t.lits, lit.String())
-	t.pos = t.exprs[0].pos
-	return Template{src: s, tmpl: t}, nil
-}
-
-// exprEnd finds the }} that ends an expression; one inside a string of the
-// expression, or that closes a map in it, does not count.
-func exprEnd(s string) int {
-	depth := 0
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; c {
-		case '"', '\'', '`':
-			for i++; i < len(s) && s[i] != c; i++ {
-				if s[i] == '\\' && c != '`' {
-					i++
-				}
-			}
-		case '{':
-			depth++
-		case '}':
-			if depth > 0 {
-				depth--
-			} else if i+1 < len(s) && s[i+1] == '}' {
-				return i
-			}
-		}
-	}
-	return -1
-}
-
-// stripBraces takes the ${{ }} from around an expression that may have them.
-func stripBraces(s string) string {
-	t := strings.TrimSpace(s)
-	if strings.HasPrefix(t, "${{") {
-		if end := exprEnd(t[3:]); end >= 0 && strings.TrimSpace(t[3+end+2:]) == "" {
-			return strings.TrimSpace(t[3 : 3+end])
-		}
-	}
-	return t
-}
-
-// Vars are the values that expressions read. The zero value has none.
+// Vars are the values that expressions read. In the zero value there are none.
 type Vars struct {
 	Params   map[string]any
 	Args     []string
 	Env      map[string]string
 	Steps    func(name string) (map[string]any, error) // one finished step
-	Matrix   map[string]any                            // of the instance at hand
-	Item     any                                       // of the instance at hand
+	Matrix   map[string]any                            // of the instance that runs
+	Item     any                                       // of the instance that runs
 	Pipeline map[string]any
-	Dir      string                 // what glob is relative to
+	Dir      string                 // the directory that glob searches
 	Visible  func(path string) bool // whether glob may find it; nil: anything
 	// What the four functions of an if return; nil outside of one.
 	Success, Failure, Cancelled func() bool
@@ -214,7 +100,8 @@ var (
 
 var hostValues = map[string]any{"os": runtime.GOOS, "arch": runtime.GOARCH, "cpus": runtime.NumCPU()}
 
-// env builds the map that expr-lang reads; steps are those the expression names.
+// env returns the values in the form that expr-lang reads them. Of the steps, it
+// has those that the expression reads.
 func (v *Vars) env(e *Expr) (map[string]any, error) {
 	m := map[string]any{
 		"params": v.Params, "args": v.Args, "env": v.Env, "pipeline": v.Pipeline, "host": hostValues,
@@ -300,9 +187,9 @@ func escapeGlob(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
 }
 
-// Text returns a value of an expression as it stands in text: strings as they
-// are, integers without exponent, bools as true and false, lists and maps as
-// JSON. A null is an error.
+// Text returns the text of a value of an expression: strings as they are,
+// integers without an exponent, bools as true and false, lists and maps as JSON.
+// The text of null is an error.
 func Text(v any) (string, error) {
 	switch v := v.(type) {
 	case nil:
@@ -356,139 +243,7 @@ func (e *Expr) Bool(v *Vars) (bool, error) {
 	return b, nil
 }
 
-// Eval returns the text of the template. A NUL byte in it is an error.
-func (t Template) Eval(v *Vars) (string, error) {
-	if t.tmpl == nil {
-		return t.src, nil
-	}
-	var b strings.Builder
-	for i, e := range t.tmpl.exprs {
-		b.WriteString(t.tmpl.lits[i])
-		val, err := e.Eval(v)
-		if err != nil {
-			return "", err
-		}
-		s, err := Text(val)
-		if err != nil {
-			return "", fmt.Errorf("${{ %s }}: %w", e.src, err)
-		}
-		b.WriteString(s)
-	}
-	b.WriteString(t.tmpl.lits[len(t.tmpl.exprs)])
-	if strings.ContainsRune(b.String(), 0) {
-		return "", fmt.Errorf("%s: the value holds a NUL byte, which no argument, variable or path can", t.src)
-	}
-	return b.String(), nil
-}
-
-// EvalArgs returns the arguments that the template stands for: one, or, where
-// it is nothing but one expression with a list as value, as many as the list.
-func (t Template) EvalArgs(v *Vars) ([]string, error) {
-	if t.tmpl == nil || len(t.tmpl.exprs) != 1 || t.tmpl.lits[0] != "" || t.tmpl.lits[1] != "" {
-		s, err := t.Eval(v)
-		return []string{s}, err
-	}
-	val, err := t.tmpl.exprs[0].Eval(v)
-	if err != nil {
-		return nil, err
-	}
-	items, ok := listOf(val)
-	if !ok {
-		items = []any{val}
-	}
-	out := make([]string, 0, len(items))
-	for _, it := range items {
-		s, err := Text(it)
-		if err == nil && strings.ContainsRune(s, 0) {
-			err = errors.New("the value holds a NUL byte, which no argument can")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", t.src, err)
-		}
-		out = append(out, s)
-	}
-	return out, nil
-}
-
-// literals returns the template with something harmless for each expression.
-func (t Template) literals() string {
-	if t.tmpl == nil {
-		return t.src
-	}
-	return strings.Join(t.tmpl.lits, "x")
-}
-
-// EvalGlob returns the patterns that the template stands for: one, or as many
-// as a list that is all of it has. What is written is a pattern; a value in it
-// is not, unless it is raw().
-func (t Template) EvalGlob(v *Vars) ([]string, error) {
-	if t.tmpl == nil {
-		return []string{t.src}, nil
-	}
-	if len(t.tmpl.exprs) == 1 && t.tmpl.lits[0] == "" && t.tmpl.lits[1] == "" {
-		words, err := t.EvalArgs(v)
-		for i, w := range words {
-			if !t.tmpl.exprs[0].raw {
-				words[i] = EscapePattern(w)
-			}
-		}
-		return words, err
-	}
-	var b strings.Builder
-	for i, e := range t.tmpl.exprs {
-		one := Template{src: t.src, tmpl: &template{lits: []string{"", ""}, exprs: []*Expr{e}}}
-		word, err := one.Eval(v)
-		if err != nil {
-			return nil, err
-		}
-		if !e.raw {
-			word = EscapePattern(word)
-		}
-		b.WriteString(t.tmpl.lits[i])
-		b.WriteString(word)
-	}
-	b.WriteString(t.tmpl.lits[len(t.tmpl.exprs)])
-	return []string{b.String()}, nil
-}
-
-// EscapePattern makes text stand for itself in a pattern of files.
-func EscapePattern(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `{`, `\{`, `}`, `\}`).Replace(s)
-}
-
-// listOf returns the elements of a list.
-func listOf(val any) ([]any, bool) {
-	switch val := val.(type) {
-	case []string:
-		items := make([]any, len(val))
-		for i, s := range val {
-			items[i] = s
-		}
-		return items, true
-	case []any:
-		return val, true
-	case nil:
-		return nil, false
-	}
-	v := reflect.ValueOf(val) // a range is a list of ints
-	if v.Kind() != reflect.Slice {
-		return nil, false
-	}
-	items := make([]any, v.Len())
-	for i := range items {
-		items[i] = v.Index(i).Interface()
-	}
-	return items, true
-}
-
-// Dynamic reports whether the template holds a value that is not raw().
-func (t Template) Dynamic() bool {
-	found := false
-	t.exprs(func(e *Expr) { found = found || !e.raw })
-	return found
-}
-
-// exprMessage takes the snippet that expr-lang appends from an error.
+// exprMessage returns an error of expr-lang without the snippet at its end.
 func exprMessage(err error) string {
 	var fe *file.Error
 	if errors.As(err, &fe) {
@@ -496,244 +251,4 @@ func exprMessage(err error) string {
 	}
 	msg, _, _ := strings.Cut(err.Error(), "\n")
 	return msg
-}
-
-// compileEnv declares the names to the compiler; the values are prototypes.
-func compileEnv(cond bool, s *Step) types.Map {
-	m := map[string]any{
-		"params": map[string]any{}, "args": []string{}, "env": map[string]string{},
-		"steps": map[string]any{}, "pipeline": map[string]any{}, "host": hostValues,
-		"lines": exprLines, "quote": exprQuote, "raw": exprRaw,
-		"glob": func(string) ([]string, error) { return nil, nil },
-	}
-	if cond {
-		for _, f := range statusFuncs {
-			m[f] = func() bool { return false }
-		}
-	}
-	if s != nil && s.Matrix != nil {
-		m["matrix"] = map[string]any{}
-	}
-	if s != nil && s.ForEach != nil {
-		m["item"] = types.Any
-	}
-	declared := make(types.Map, len(m))
-	for name, v := range m {
-		t, ok := v.(types.Type)
-		if !ok {
-			t = types.TypeOf(v)
-		}
-		declared[name] = t
-	}
-	return declared
-}
-
-// compile checks an expression against what the pipeline declares.
-func (e *Expr) compile(c *checker) {
-	if len(e.src) > maxExpr {
-		c.add(e.pos, "the expression is %d bytes long, at most %d are read; put the value into a parameter or a step", len(e.src), maxExpr)
-		return
-	}
-	prog, err := expr.Compile(e.src, expr.Env(compileEnv(e.cond, c.expands)), expr.Optimize(false), expr.DisableBuiltin("repeat"))
-	if err != nil {
-		c.add(e.pos, "%s", c.exprError(e, err))
-		return
-	}
-	e.prog = prog
-	w := &exprWalker{c: c, e: e}
-	node := prog.Node()
-	if call, ok := node.(*ast.CallNode); ok {
-		id, ok := call.Callee.(*ast.IdentifierNode)
-		e.raw = ok && id.Value == "raw"
-	}
-	ast.Walk(&node, w)
-	if w.raws > 1 || w.raws == 1 && !e.raw {
-		c.add(e.pos, "raw(…) stands alone in ${{ }}; put what is computed into its parentheses")
-	}
-	for name := range w.steps {
-		e.steps = append(e.steps, name)
-	}
-	sort.Strings(e.steps)
-}
-
-// exprError says what is wrong with an expression that does not compile.
-func (c *checker) exprError(e *Expr, err error) string {
-	for kind, names := range map[string][]string{"steps": c.stepNames(), "params": c.paramNames} {
-		for _, name := range names {
-			if strings.Contains(name, "-") && strings.Contains(e.src, kind+"."+name) {
-				return fmt.Sprintf("%s.%s is read as a subtraction; write %s[%q]", kind, name, kind, name)
-			}
-		}
-	}
-	msg := exprMessage(err)
-	shown := "${{ " + e.src + " }}"
-	if e.cond {
-		shown = e.src
-	}
-	if name, ok := strings.CutPrefix(msg, "unknown name "); ok {
-		for _, f := range statusFuncs {
-			if f == name {
-				return fmt.Sprintf("%s() can be called in an if only", name)
-			}
-		}
-		switch name {
-		case "matrix":
-			return "matrix exists in a step with a matrix only, and not in its if"
-		case "item":
-			return "item exists in a step with forEach only, and not in its if"
-		}
-		known := append(append([]string{}, roots...), functions...)
-		if e.cond {
-			known = append(known, statusFuncs...)
-		}
-		if strings.Contains(e.src, name+"(") {
-			otherwise := ""
-			if e.cond {
-				otherwise = "; an if has success(), failure(), always() and cancelled()"
-			}
-			return fmt.Sprintf("unknown function %q in %s%s", name, shown, didYouMean(name, known, otherwise))
-		}
-		return fmt.Sprintf("unknown name %q in %s%s", name, shown, didYouMean(name, known, "; there are "+strings.Join(roots, ", ")))
-	}
-	switch msg {
-	case "unexpected token EOF":
-		msg = "the expression ends too early"
-	case `unexpected token Operator("=")`:
-		msg = "= does not compare; write =="
-	}
-	return shown + ": " + msg
-}
-
-// exprWalker looks at every name that an expression reads.
-type exprWalker struct {
-	c     *checker
-	e     *Expr
-	steps map[string]bool
-	raws  int // calls of raw()
-}
-
-// Visit sees children before their parents.
-func (w *exprWalker) Visit(n *ast.Node) {
-	switch n := (*n).(type) {
-	case *ast.CallNode:
-		if id, ok := n.Callee.(*ast.IdentifierNode); ok {
-			if id.Value == "raw" {
-				w.raws++
-			}
-			for _, f := range statusFuncs {
-				if f == id.Value {
-					w.e.status = true
-					w.e.always = w.e.always || f != "success"
-				}
-			}
-		}
-	case *ast.IdentifierNode:
-		if n.Value == "$env" {
-			w.c.add(w.e.pos, "$env is not part of the language; name the value itself, as in params.name")
-		}
-	case *ast.MemberNode:
-		w.member(n)
-	}
-}
-
-func (w *exprWalker) member(n *ast.MemberNode) {
-	name, constant := "", false
-	if s, ok := n.Property.(*ast.StringNode); ok {
-		name, constant = s.Value, true
-	}
-	switch of := n.Node.(type) {
-	case *ast.IdentifierNode:
-		switch of.Value {
-		case "params":
-			if constant && !w.c.params[name] {
-				msg := w.c.exprError(w.e, errors.New("unknown"))
-				if !strings.Contains(msg, "subtraction") {
-					msg = fmt.Sprintf("unknown parameter %q%s", name, didYouMean(name, w.c.paramNames, "; parameters are declared under params"))
-				}
-				w.c.add(w.e.pos, "%s", msg)
-			}
-		case "matrix":
-			w.field(of.Value, name, constant, w.c.expands.Matrix.Keys())
-		case "pipeline":
-			w.field(of.Value, name, constant, pipelineFields)
-		case "host":
-			w.field(of.Value, name, constant, hostFields)
-		case "steps":
-			w.step(name, constant)
-		}
-	case *ast.MemberNode:
-		if id, ok := of.Node.(*ast.IdentifierNode); ok && id.Value == "steps" && constant {
-			if s, ok := of.Property.(*ast.StringNode); ok {
-				w.stepField(s.Value, name)
-			}
-		}
-	}
-}
-
-func (w *exprWalker) field(of, name string, constant bool, known []string) {
-	if !constant {
-		return
-	}
-	for _, k := range known {
-		if k == name {
-			return
-		}
-	}
-	w.c.add(w.e.pos, "%s has no %q%s", of, name, didYouMean(name, known, "; it has "+strings.Join(known, ", ")))
-}
-
-func (w *exprWalker) step(name string, constant bool) {
-	if !constant {
-		w.c.add(w.e.pos, "steps[…] takes the name of a step as a constant, so that the order is known before anything runs")
-		return
-	}
-	if _, ok := w.c.p.index[name]; !ok {
-		msg := w.c.exprError(w.e, errors.New("unknown"))
-		if !strings.Contains(msg, "subtraction") {
-			msg = fmt.Sprintf("unknown step %q%s", name, didYouMean(name, w.c.stepNames(), ""))
-		}
-		w.c.add(w.e.pos, "%s", msg)
-		return
-	}
-	if w.steps == nil {
-		w.steps = map[string]bool{}
-	}
-	w.steps[name] = true
-}
-
-func (w *exprWalker) stepField(step, name string) {
-	s, i := w.c.p.Step(step)
-	if i < 0 {
-		return // reported by step
-	}
-	if s.Expands() {
-		if name == "stdout" || name == "stderr" || name == "stages" {
-			w.c.add(w.e.pos, "steps.%s runs several times, and each has a %s of its own: steps.%s.each[0].%s is the first", step, name, step, name)
-			return
-		}
-		w.field("a step that expands", name, true, expandedFields)
-		return
-	}
-	if s.Run != nil {
-		w.field("a step with run", name, true, runFields)
-		return
-	}
-	w.field("a step", name, true, stepFields)
-	if name != "stdout" && name != "stderr" {
-		return
-	}
-	if s.Background || s.Detached {
-		w.c.add(w.e.pos, "steps.%s.%s: the output of a service or a job is not kept for expressions", step, name)
-		return
-	}
-	if last := s.Stages[len(s.Stages)-1]; !last.Buffered() {
-		w.c.add(w.e.pos, "steps.%s.%s: %s streams its output and keeps none; use execFile (or exec) to keep it", step, name, last.Action)
-	}
-}
-
-// ReadsSteps reports whether the value depends on the result of a step.
-func (t Template) ReadsSteps() bool {
-	found := false
-	t.exprs(func(e *Expr) { found = found || len(e.steps) > 0 })
-	return found
 }

@@ -1,8 +1,5 @@
 package pipeline_test
 
-// This file holds the language against testdata/ok and testdata/err: adding a
-// file there adds a test. A file of err says in comments what is wrong in it.
-
 import (
 	"os"
 	"path/filepath"

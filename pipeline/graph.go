@@ -1,20 +1,17 @@
 package pipeline
 
-// This file holds the graph: which step waits for which, checked for cycles.
-
 import (
-	"slices"
 	"strings"
 )
 
-// Graph is the order of the steps of a checked pipeline. Nodes up to
-// len(Steps) are the steps; those past it are barriers, which end when all
-// that they wait for has ended and run nothing.
+// Graph is the order of the steps of a checked pipeline. The first len(Steps)
+// nodes are the steps. Those after them are barriers: they run nothing, and end
+// when all that they need has ended.
 type Graph struct {
-	// Needs has, for each node, the nodes whose success it needs.
+	// Needs lists, for each node, the nodes whose success it needs.
 	Needs [][]int32
-	// After has, for each step in sync mode, the step before it, or -1: a
-	// matter of order only.
+	// After has, for each step in sync mode, the step before it, or -1. It
+	// says when the step may start, and not whether.
 	After []int32
 }
 
@@ -124,123 +121,33 @@ func (c *checker) cycle(nodes []int32, steps int) {
 	c.add(at, "steps need each other in a cycle: %s", strings.Join(names, " -> "))
 }
 
-// Reads returns the names of the steps whose results the step reads.
-func (s *Step) Reads() []string {
-	var out []string
-	s.exprs(func(e *Expr) { out = append(out, e.steps...) })
-	return out
-}
-
-// exprs calls f for each expression of the step.
-func (s *Step) exprs(f func(*Expr)) {
-	if s.If != nil {
-		f(s.If)
-	}
-	if s.ForEach != nil {
-		f(s.ForEach)
-	}
-	if s.Lock != nil {
-		s.Lock.Name.exprs(f)
-	}
-	for _, g := range slices.Concat(s.Sources, s.Generates) {
-		g.Pattern.exprs(f)
-	}
-	s.Scope.exprs(f)
-	if s.Run != nil {
-		for _, w := range s.Run.With {
-			w.Value.exprs(f)
-		}
-	}
-	for _, st := range s.Stages {
-		st.exprs(f)
-	}
-	if r := s.Ready; r != nil {
-		r.TCP.exprs(f)
-		r.HTTP.exprs(f)
-		if r.Exec != nil {
-			r.Exec.exprs(f)
-		}
-	}
-}
-
-func (t Template) exprs(f func(*Expr)) {
-	if t.tmpl != nil {
-		for _, e := range t.tmpl.exprs {
-			f(e)
-		}
-	}
-}
-
-func (s *Scope) exprs(f func(*Expr)) {
-	if s == nil {
-		return
-	}
-	s.Cwd.exprs(f)
-	for _, v := range s.Env {
-		v.Value.exprs(f)
-	}
-	for _, t := range s.EnvFile {
-		t.exprs(f)
-	}
-}
-
-func (st *Stage) exprs(f func(*Expr)) {
-	st.Scope.exprs(f)
-	for _, a := range st.Args {
-		a.exprs(f)
-	}
-	st.script.exprs(f)
-	st.Argv0.exprs(f)
-	st.Input.exprs(f)
-	st.Stdin.File.exprs(f)
-	st.Stdout.File.exprs(f)
-	st.Stderr.File.exprs(f)
-	for _, io := range st.Extra {
-		io.File.exprs(f)
-	}
-	for _, b := range st.Tee {
-		if b.File != nil {
-			b.File.File.exprs(f)
-		}
-		for _, bs := range b.Chain {
-			bs.exprs(f)
-		}
-	}
-}
-
 // reads refuses to read a step that need not have ended by then.
 func (c *checker) reads(g *Graph) {
-	whole := func(f func(*Expr)) {
-		c.p.Scope.exprs(f)
-		if c.p.Lock != nil {
-			c.p.Lock.Name.exprs(f)
-		}
-	}
-	whole(func(e *Expr) {
+	c.p.eachTemplate(eachExpr(func(_ string, e *Expr) {
 		for _, name := range e.steps {
-			c.add(e.pos, "the settings of the pipeline hold for every step, so they cannot read steps.%s", name)
+			c.add(e.pos(), "the settings of the pipeline hold for every step, so they cannot read steps.%s", name)
 		}
-	})
+	}))
 	for i, s := range c.p.Steps {
 		var above map[int32]bool
-		s.exprs(func(e *Expr) {
+		s.EachExpr(func(_ string, e *Expr) {
 			for _, name := range e.steps {
 				at, ok := c.p.index[name]
 				j := int32(at)
 				switch {
 				case !ok: // reported where the expression was compiled
 				case int(j) == i:
-					c.add(e.pos, "step %s reads its own result, which is not there before it ends", name)
+					c.add(e.pos(), "step %s reads its own result, which is not there before it ends", name)
 				case c.p.Mode == ModeSync:
 					if int(j) > i {
-						c.add(e.pos, "steps.%s is read before the step runs; it comes later in the file", name)
+						c.add(e.pos(), "steps.%s is read before the step runs; it comes later in the file", name)
 					}
 				default:
 					if above == nil {
 						above = g.above(int32(i))
 					}
 					if !above[j] {
-						c.add(e.pos, "steps.%s is read without a path of needs to it; add needs: [%s]", name, name)
+						c.add(e.pos(), "steps.%s is read without a path of needs to it; add needs: [%s]", name, name)
 					}
 				}
 			}
@@ -263,9 +170,9 @@ func (g *Graph) above(i int32) map[int32]bool {
 	return seen
 }
 
-// Select returns, for the named steps, the steps that must run: they
-// themselves, what they need, and what their expressions read. The error names
-// the first name that is no step.
+// Select reports, for each node of the graph, whether it must run if just the
+// named steps are wanted: they themselves, what they need, and what their
+// expressions read. If a name is not that of a step, the error is an [*Error].
 func (p *Pipeline) Select(names []string) ([]bool, error) {
 	keep := make([]bool, len(p.graph.Needs))
 	var todo []int32

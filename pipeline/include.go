@@ -1,8 +1,7 @@
 package pipeline
 
-// This file holds steps that run another pipeline, and how that is read.
-
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -78,9 +77,9 @@ func (p *parser) readRun(t *target, n *yaml.Node) {
 	inc.Pipeline = child
 }
 
-// ReadFile reads the text of a pipeline file, which is a regular one: no device
-// and no pipe that may never end. A file that is too large is cut where [Parse]
-// says so.
+// ReadFile reads a pipeline file. It refuses what is not a regular file, because
+// a device or a pipe may never end. Of a file that is too large it reads just
+// enough for [Parse] to say so.
 func ReadFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -121,19 +120,21 @@ func (s *Step) include() *Include {
 	return s.Run
 }
 
+// label names the pipeline that is run.
+func (inc *Include) label() string {
+	return cmp.Or(inc.Path, inc.Pipeline.Name, "the pipeline that it runs")
+}
+
 // include checks a step that runs a pipeline.
 func (c *checker) include(s *Step) {
 	inc := s.Run
-	for _, w := range inc.With {
-		c.template(w.Value)
-	}
 	if inc.Pipeline == nil {
 		if len(c.errs) == 0 {
 			c.add(s.Pos, "run names no pipeline")
 		}
 		return
 	}
-	if err := inc.Pipeline.Check(); err != nil { // one built in Go
+	if err := inc.Pipeline.Check(); err != nil { // it was built in Go, or changed
 		c.add(s.Pos, "run: %s", err)
 		return
 	}
@@ -144,12 +145,12 @@ func (c *checker) include(s *Step) {
 	given := map[string]bool{}
 	for _, w := range inc.With {
 		if given[w.Name] = true; !slices.Contains(names, w.Name) {
-			c.add(w.Pos, "unknown parameter %q of %s%s", w.Name, inc.Path, didYouMean(w.Name, names, ""))
+			c.add(w.Pos, "unknown parameter %q of %s%s", w.Name, inc.label(), didYouMean(w.Name, names, ""))
 		}
 	}
 	for _, prm := range inc.Pipeline.Params {
 		if prm.Default == nil && !given[prm.Name] {
-			c.add(inc.Pos, "%s must be given its parameter %s: add with: {%s: …}", inc.Path, prm.Name, prm.Name)
+			c.add(inc.Pos, "%s must be given its parameter %s: add with: {%s: …}", inc.label(), prm.Name, prm.Name)
 		}
 	}
 }

@@ -1,8 +1,5 @@
 package pipeline
 
-// This file holds the linter: what is allowed in a pipeline and worth a second
-// look.
-
 import (
 	"fmt"
 	pathpkg "path"
@@ -10,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
-	"mvdan.cc/sh/v3/syntax"
 
 	"github.com/pipe-runner/pipe/safety"
 )
@@ -76,10 +72,10 @@ var rules = []Rule{
 		"steps: [{exec: \"f=$1; rm -- \\\"$f\\\"\"}]"},
 }
 
-// Lint returns what the rules find in a checked pipeline, in the order of the
-// places. A comment "# pipe:ignore RULE …" on the line, or alone on the line
-// above it, silences rules there. environ is the environment that the pipeline
-// would be run in, for inherited-env.
+// Lint returns what the rules find in a checked pipeline, in order of place. A
+// comment "# pipe:ignore RULE …" on a line, or alone on the line above it,
+// silences rules there. environ is the environment that the pipeline would run
+// in; the rule inherited-env looks at it.
 func (p *Pipeline) Lint(environ []string) []Finding {
 	l := &linter{p: p, report: report{file: p.File, lines: p.lines}}
 	l.run(environ)
@@ -140,9 +136,9 @@ func (l *linter) run(environ []string) {
 		if l.p.Mode == ModeAsync && i > 0 && s.If.RunsAfterFailure() && len(l.p.graph.Needs[i]) == 0 {
 			l.find("cleanup-at-once", s.Pos, "the step cleans up, and needs nothing: it runs at once, beside the others; add needs: with the steps that it cleans up after")
 		}
-		s.exprs(func(e *Expr) {
+		s.EachExpr(func(_ string, e *Expr) {
 			if e.raw {
-				l.find("raw", e.pos, "raw() lets the value become program text")
+				l.find("raw", e.pos(), "raw() lets the value become program text")
 			}
 		})
 		l.stages(s, s.Stages, i)
@@ -159,8 +155,8 @@ func (l *linter) run(environ []string) {
 	}
 }
 
-// service reports whether one of the needs is a service, which is there for a
-// step that is run by its name only if it is needed.
+// service reports whether one of the needs is a service. A step that is run by
+// its name has a service only if it needs it, so such a need has a use.
 func (l *linter) service(needs []Ref) bool {
 	return slices.ContainsFunc(needs, func(r Ref) bool {
 		s, _ := l.p.Step(r.Name)
@@ -179,7 +175,7 @@ func (l *linter) condition(e *Expr) {
 		}
 	}))
 	if !names {
-		l.find("always-true", e.pos, "the condition holds no name, so it is always the same; compare with a value, as in params.x == \"y\"")
+		l.find("always-true", e.pos(), "the condition holds no name, so it is always the same; compare with a value, as in params.x == \"y\"")
 	}
 }
 
@@ -233,9 +229,9 @@ func (l *linter) levels() {
 				for i := range lv.Env {
 					path = path || lv.Env[i].Name == "PATH"
 				}
-				path = path || len(lv.EnvFile) > 0 // it may be in there
+				path = path || len(lv.EnvFile) > 0 // the file may set it
 				if lv.Env != nil && len(lv.Env) == 0 {
-					path = true // an empty environment is meant
+					path = true // whoever writes {} means an empty environment
 				}
 				if len(lv.Env) > 0 {
 					first = &lv.Env[0]
@@ -298,14 +294,14 @@ func (l *linter) secrets(s *Step, st *Stage, middle bool) {
 		if slices.Contains(l.p.extends(s, st).Names, name) {
 			secret = name
 		}
-		reads := func(e *Expr) {
+		reads := func(_ string, e *Expr) {
 			if e.readsEnv(name) {
 				secret = name
 			}
 		}
-		st.exprs(reads)
+		st.eachExpr(reads)
 		for _, lv := range l.p.Levels(s, st) {
-			lv.exprs(reads)
+			lv.EachTemplate(eachExpr(reads))
 		}
 	}
 	if secret == "" {
@@ -354,9 +350,9 @@ func (l *linter) arguments(st *Stage) {
 			dashes = true
 		case !a.HasExpr():
 		case programOf(name, st.Args, i+1):
-			l.find("program-text", a.tmpl.pos, "%s reads this argument as a program in its own language; hand the value over in another way, such as a file, stdin or a variable", name)
-		case !dashes && a.tmpl.lits[0] == "" && !strings.HasPrefix(st.Args[i].String(), "-") && slices.Contains(optionTakers, name) && !l.harmless(a):
-			l.find("option-injection", a.tmpl.pos, "a value that begins with - is an option to %s; write [%s, --, %s], or declare the parameter with type: path", name, name, a)
+			l.find("program-text", a.pos(), "%s reads this argument as a program in its own language; hand the value over in another way, such as a file, stdin or a variable", name)
+		case !dashes && a.start() == "" && !strings.HasPrefix(st.Args[i].String(), "-") && slices.Contains(optionTakers, name) && !l.harmless(a):
+			l.find("option-injection", a.pos(), "a value that begins with - is an option to %s; write [%s, --, %s], or declare the parameter with type: path", name, name, a)
 		}
 	}
 }
@@ -393,7 +389,7 @@ func programOf(name string, args []Template, i int) bool {
 	return true
 }
 
-// harmless reports whether the value cannot begin with a dash, or is a number.
+// harmless reports whether the value is a number or cannot begin with a dash.
 func (l *linter) harmless(a Template) bool {
 	e := a.tmpl.exprs[0]
 	for _, prm := range l.p.Params {
@@ -409,8 +405,8 @@ func (l *linter) harmless(a Template) bool {
 	return strings.HasPrefix(e.src, "pipeline.") || strings.HasPrefix(e.src, "host.") || strings.HasSuffix(e.src, ".exitCode") || strings.HasSuffix(e.src, ".duration")
 }
 
-// matches reports whether the pattern of a parameter can be met by a value that
-// begins so, as far as a few samples tell.
+// matches reports whether a value with that beginning may match the pattern of
+// the parameter, as far as a few samples show.
 func (prm *Param) matches(begin string) bool {
 	for _, s := range []string{begin, begin + "a", begin + "A", begin + "0", begin + "-a", begin + "-aa", begin + "rf"} {
 		if prm.match != nil && prm.match(s) {
@@ -422,42 +418,14 @@ func (prm *Param) matches(begin string) bool {
 
 // shellText finds unquoted expansions in shell text.
 func (l *linter) shellText(s *Step, st *Stage) {
-	if safety.DialectOf(l.p.Options(s, st).Shell) == safety.Zsh {
-		return // it does not split
-	}
 	text := st.shell
-	if text == nil {
+	if text == nil { // no expressions, and perhaps of a shell that parses it itself
 		var err error
-		if text, err = safety.ParseShell([]string{st.script.src}, nil, nil, safety.DialectOf(l.p.Options(s, st).Shell)); err != nil {
+		if text, err = st.parse(nil, safety.DialectOf(l.p.Options(s, st).Shell)); err != nil {
 			return
 		}
 	}
-	words := func(list []*syntax.Word) {
-		for _, w := range list {
-			for _, p := range w.Parts {
-				what := ""
-				switch p := p.(type) {
-				case *syntax.ParamExp:
-					if p.Param == nil || strings.ContainsAny(p.Param.Value, "#?$!-") || p.Length || p.Width {
-						continue
-					}
-					what = "$" + p.Param.Value
-				case *syntax.CmdSubst:
-					what = "$(…)"
-				default:
-					continue
-				}
-				l.find("unquoted-expansion", st.shellPos(text.Place(p.Pos())), "%s without quotes is split into words and expanded as file patterns; write \"%s\"", what, what)
-			}
-		}
+	for _, e := range text.Unquoted() {
+		l.find("unquoted-expansion", st.place(e.Place), "%s without quotes is split into words and expanded as file patterns; write \"%s\"", e.Text, e.Text)
 	}
-	syntax.Walk(text.Tree, func(n syntax.Node) bool {
-		switch n := n.(type) {
-		case *syntax.CallExpr:
-			words(n.Args)
-		case *syntax.WordIter:
-			words(n.Items)
-		}
-		return true
-	})
 }

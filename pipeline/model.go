@@ -1,16 +1,23 @@
-// Package pipeline is the language of pipe: it turns YAML into a checked model
-// of steps, and it lets a Go program build the same model without YAML.
+// Package pipeline is the language of pipe. It reads a pipeline from YAML, or
+// lets a Go program build the same one:
 //
-// [Parse] reads a file and reports every static error in it at once, each with
-// its line and column. A [Pipeline] put together in Go is checked by
-// [Pipeline.Check], with the same rules. Nothing in this package starts a
-// process, reads the clock, or starts a goroutine.
+//	p, err := pipeline.Parse("build.yaml", src)
+//
+//	p := &pipeline.Pipeline{Steps: []*pipeline.Step{
+//		pipeline.ExecFileStep("list", "ls", "-l"),
+//		pipeline.ExecStep("count", `echo "${{ steps.list.stdout }}" | wc -l`),
+//	}}
+//	err := p.Check()
+//
+// [Parse] and [Pipeline.Check] report every static error at once, as [Errors],
+// by the same rules; an error of a file has its line and column. Package runner
+// runs the result. This package starts no process and no goroutine, and does not
+// read the clock.
 package pipeline
-
-// This file holds the model: what a pipeline is once it has been read.
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -18,8 +25,8 @@ import (
 	"github.com/pipe-runner/pipe/safety"
 )
 
-// Pos is a place in a pipeline file. The zero value means that the thing was
-// built in Go and has no place.
+// Pos is a place in a pipeline file. The zero value is that of things that were
+// built in Go.
 type Pos struct {
 	Line int // 1 is the first line
 	Col  int // in characters; 1 is the first one
@@ -44,18 +51,18 @@ func (m Mode) String() string {
 	return "sync"
 }
 
-// Pipeline is a set of steps. The zero value is a pipeline without
-// steps. A Pipeline that passed [Parse] or [Pipeline.Check] must not be changed
-// any more; it may then be run by several goroutines at once.
+// Pipeline is a set of steps. The zero value has none, which [Pipeline.Check]
+// refuses. Several goroutines may check and run one at once, as long as nobody
+// changes it meanwhile. A Step, Stage or Expr belongs to one Pipeline only.
 type Pipeline struct {
 	File        string // path as given; "" for a pipeline built in Go
 	Dir         string // folder of File; "" for a pipeline built in Go
 	Name        string
 	Description string
 	Params      []*Param
-	// Secrets are names of variables of the runner. Only a step whose env or
-	// extendEnv names one gets it, and its value is masked wherever it passes
-	// through the runner.
+	// Secrets are names of variables of the runner. A step gets one only if its
+	// env or extendEnv names it. The runner masks their values in all that
+	// passes through it.
 	Secrets []string
 	Mode    Mode
 	// MaxParallel bounds the processes that run at once in async mode.
@@ -71,9 +78,10 @@ type Pipeline struct {
 	Scope          *Scope // the level below every step; nil: nothing set
 	Steps          []*Step
 
-	checking sync.Mutex     // held by Check, which fills in the next two
+	checking sync.Mutex     // held by Check, which fills in the next three
+	checked  uint64         // digest of what was checked
 	index    map[string]int // step name to place in Steps
-	graph    *Graph         // nil: not checked yet
+	graph    *Graph         // nil: not checked yet, or not valid
 	lines    [][]byte       // the source, for carets; nil without a file
 }
 
@@ -115,8 +123,9 @@ type Output struct {
 	Expr *Expr
 }
 
-// Scope holds the settings that each level (pipeline, step, stage) may have.
-// The zero value sets nothing: each field then comes from the level outside.
+// Scope has the settings that each level (pipeline, step, stage) may have. A
+// field that is not set is taken from the level outside. The zero value sets
+// nothing.
 type Scope struct {
 	Cwd Template // relative to the outer level's; the zero Template: not set
 	// Env are the variables of this level. Env that is not nil, even if empty,
@@ -178,30 +187,32 @@ type Step struct {
 	Background      bool          // a service: others go on when it is ready, and it ends with the pipeline
 	Ready           *Ready        // of a service; nil: as soon as it has started
 	// Sources and Generates are globs, relative to the step's cwd, of the files
-	// that it reads and writes; nil: none. A step with either does not run where
-	// it ended well before and nothing of it has changed since.
+	// that it reads and writes; nil: none. A step that has either does not run
+	// again if it ended well before and nothing about it has changed since.
 	Sources, Generates []Glob
-	MaxParallel        *int // of a step that expands: instances at once; 0: no limit; nil: 1 in sync mode, no limit of its own in async mode
+	// MaxParallel bounds the instances of a step that expands that run at once.
+	// 0: no limit; nil: 1 in sync mode, no limit of its own in async mode.
+	MaxParallel *int
 }
 
-// Glob is a pattern of files: *, ?, [a-z], {a,b} and ** for any folders. One
-// that is Not takes files away from those of the patterns before it.
+// Glob is a pattern of files, with *, ?, [a-z], {a,b}, and ** for any number of
+// folders.
 type Glob struct {
 	Pos     Pos
 	Pattern Template // the values in it stand for themselves
-	Not     bool     // written as !PATTERN
+	Not     bool     // written as !PATTERN: the patterns before it do not mean these files
 }
 
-// Lock is a name that one run, or step, of the user holds at a time on this
-// machine.
+// Lock is a name that only one run, or step, of the user on this machine holds at
+// a time.
 type Lock struct {
 	Name Template       // letters, digits, _, - and .
 	Wait *time.Duration // nil: as long as it takes; 0: not at all
 }
 
-// Retry says how often and when a step that failed is run again.
+// Retry says how often, and when, a step that failed is run again.
 type Retry struct {
-	Attempts    int           // with the first one; at least 1
+	Attempts    int           // the first one counts; at least 1
 	Delay       time.Duration // before the second attempt; 0: none
 	Exponential bool          // the delay doubles each time, and is jittered
 	MaxDelay    time.Duration // no delay is longer; 0: 5 min
@@ -219,8 +230,8 @@ type RetryOn struct {
 // MaxAttempts is how many attempts a step may have.
 const MaxAttempts = 1000
 
-// DelayAfter returns the time between attempt n (from 1) and the next, before
-// any jitter.
+// DelayAfter returns the time between attempt n, counted from 1, and the next
+// one, without jitter.
 func (r *Retry) DelayAfter(n int) time.Duration {
 	limit := r.MaxDelay
 	if limit == 0 {
@@ -254,7 +265,8 @@ var actionNames = []string{"spawn", "exec", "execFile", "tee"}
 // String returns the action's key in a file.
 func (a Action) String() string { return actionNames[a] }
 
-// Stage is one process of a step, or one tee.
+// Stage is one process of a step, or a tee. It has Args, or Text, or, as a tee,
+// Tee.
 type Stage struct {
 	Pos    Pos
 	Action Action
@@ -274,13 +286,12 @@ type Stage struct {
 	MaxBuffer    *int64   // bytes; nil: 1 MiB
 	OnOverflow   Overflow
 
-	TextPos Pos // of the first character of Text
-
-	script Template          // Text, where it holds expressions
-	shell  *safety.ShellText // it parsed; filled by Check
+	script Template          // Text as a template; filled by Check
+	origin *origin           // of Text
+	shell  *safety.ShellText // Text parsed; filled by Check
 }
 
-// Branch is where a tee sends the stream besides the next stage: a chain of
+// Branch is one of the readers of a tee besides the next stage: a chain of
 // stages, or a file.
 type Branch struct {
 	Pos   Pos
@@ -324,33 +335,6 @@ type Stdio struct {
 	FD     int
 }
 
-// SpawnStep returns a step that starts a program without a shell. Each word is
-// one argument, taken literally.
-func SpawnStep(name, program string, args ...string) *Step {
-	return &Step{Name: name, Stages: []*Stage{SpawnStage(program, args...)}}
-}
-
-// ExecStep returns a step that runs shell text in the embedded shell and
-// buffers its output. A ${{ expression }} in the text is a value, not text.
-func ExecStep(name, text string) *Step {
-	return &Step{Name: name, Stages: []*Stage{{Action: ActionExec, Text: text}}}
-}
-
-// PipeStep returns a step whose stages run at once, joined stdout to stdin.
-func PipeStep(name string, stages ...*Stage) *Step {
-	return &Step{Name: name, Stages: stages}
-}
-
-// SpawnStage returns a stage that starts a program without a shell.
-func SpawnStage(program string, args ...string) *Stage {
-	s := &Stage{Action: ActionSpawn, Args: make([]Template, 0, len(args)+1)}
-	s.Args = append(s.Args, Literal(program))
-	for _, a := range args {
-		s.Args = append(s.Args, Literal(a))
-	}
-	return s
-}
-
 // IsPipe reports whether the step joins several stages.
 func (s *Step) IsPipe() bool { return len(s.Stages) > 1 }
 
@@ -360,17 +344,17 @@ func (s *Stage) Buffered() bool { return s.Action == ActionExec || s.Action == A
 // UsesShell reports whether the stage is shell text.
 func (s *Stage) UsesShell() bool { return s.Action != ActionTee && s.Args == nil }
 
+// descriptors returns what the descriptors of the stage are, from 0.
+func (s *Stage) descriptors() []Stdio {
+	return append([]Stdio{s.Stdin, s.Stdout, s.Stderr}, s.Extra...)
+}
+
 // Success reports whether the exit code counts as success.
 func (s *Stage) Success(code int) bool {
 	if s.SuccessCodes == nil {
 		return code == 0
 	}
-	for _, c := range s.SuccessCodes {
-		if c == code {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.SuccessCodes, code)
 }
 
 // Step returns the step of that name and its place in Steps, or nil and -1.
@@ -392,24 +376,8 @@ func (p *Pipeline) Files() []string {
 	return out
 }
 
-// ReadSteps returns the names of the steps whose results expressions read.
-func (p *Pipeline) ReadSteps() map[string]bool {
-	out := map[string]bool{}
-	for _, s := range p.Steps {
-		for _, name := range s.Reads() {
-			out[name] = true
-		}
-	}
-	for _, o := range p.Outputs {
-		for _, name := range o.Expr.steps {
-			out[name] = true
-		}
-	}
-	return out
-}
-
-// Label returns how the step at place i is shown to people: its name, or its
-// place (counted from 1) and program, as in "#3 find".
+// Label returns the name of Steps[i] for people. A step without a name is called
+// by its number, counted from 1, and its program, as in "#3 find".
 func (p *Pipeline) Label(i int) string {
 	s := p.Steps[i]
 	if s.Name != "" {

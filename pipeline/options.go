@@ -1,9 +1,7 @@
 package pipeline
 
-// This file holds what the levels of settings come to for one stage, and the
-// values of parameters.
-
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -13,8 +11,8 @@ import (
 	"time"
 )
 
-// Options are the settings of one stage after the levels were merged, the
-// inner one winning.
+// Options are the settings that hold for one stage. For each setting, the
+// innermost level that has it wins.
 type Options struct {
 	Shell      string // ShellBuiltin, or a path or name
 	Set        []string
@@ -28,8 +26,9 @@ type Options struct {
 	setPos   Pos
 }
 
-// SetGiven reports whether the shell options were written in the file, so that
-// one the shell lacks is an error rather than left out.
+// SetGiven reports whether the shell options were written, and are not the
+// default. A written option that the shell lacks is an error; a default one is
+// left out.
 func (o *Options) SetGiven() bool { return o.setGiven }
 
 // Options returns the settings that hold for a stage of a step.
@@ -111,7 +110,7 @@ func (prm *Param) value(words []string) (any, error) {
 	return w, nil
 }
 
-// check holds a value against type, enum and pattern.
+// check reports why a value does not fit the type, enum or pattern, or nil.
 func (prm *Param) check(v any) error {
 	ok := false
 	switch prm.Type {
@@ -151,11 +150,23 @@ func (prm *Param) check(v any) error {
 	return nil
 }
 
-// ParamValues returns the value of each parameter, from what was given (the
-// words for each name; several for a list) and the defaults. The error names
-// every parameter that is unknown, missing or ill-typed.
+// ParamError says that a parameter is unknown, missing or ill-typed.
+type ParamError struct {
+	Name string
+	Msg  string // one sentence, which names it
+}
+
+// Error returns the sentence.
+func (e *ParamError) Error() string { return e.Msg }
+
+// ParamValues returns the value of each parameter: what was given for its name
+// (one word, or several for a list), or its default. The error joins a
+// [*ParamError] for each parameter that is unknown, missing or ill-typed.
 func (p *Pipeline) ParamValues(given map[string][]string) (map[string]any, error) {
-	var errs []string
+	var errs []error
+	bad := func(name, format string, args ...any) {
+		errs = append(errs, &ParamError{name, fmt.Sprintf(format, args...)})
+	}
 	out := make(map[string]any, len(p.Params))
 	var names []string
 	for _, prm := range p.Params {
@@ -163,7 +174,7 @@ func (p *Pipeline) ParamValues(given map[string][]string) (map[string]any, error
 		words, ok := given[prm.Name]
 		if !ok {
 			if prm.Default == nil {
-				errs = append(errs, fmt.Sprintf("parameter %s must be given: -p %s=VALUE%s", prm.Name, prm.Name, helpText(prm)))
+				bad(prm.Name, "parameter %s must be given: -p %s=VALUE%s", prm.Name, prm.Name, helpText(prm))
 				continue
 			}
 			out[prm.Name] = safePath(prm, prm.Default)
@@ -174,7 +185,7 @@ func (p *Pipeline) ParamValues(given map[string][]string) (map[string]any, error
 			err = prm.check(v)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Sprintf("parameter %s: %s", prm.Name, err))
+			bad(prm.Name, "parameter %s: %s", prm.Name, err)
 			continue
 		}
 		out[prm.Name] = safePath(prm, v)
@@ -185,12 +196,12 @@ func (p *Pipeline) ParamValues(given map[string][]string) (map[string]any, error
 			if len(names) > 0 {
 				hint = didYouMean(name, names, "; it has "+strings.Join(names, ", "))
 			}
-			errs = append(errs, fmt.Sprintf("unknown parameter %q%s", name, hint))
+			bad(name, "unknown parameter %q%s", name, hint)
 		}
 	}
 	if errs != nil {
-		slices.Sort(errs)
-		return nil, fmt.Errorf("%s", strings.Join(errs, "\n"))
+		slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+		return nil, errors.Join(errs...)
 	}
 	return out, nil
 }
@@ -202,7 +213,7 @@ func helpText(prm *Param) string {
 	return " (" + prm.Help + ")"
 }
 
-// safePath keeps a path from being read as an option.
+// safePath makes a path one that no program reads as an option.
 func safePath(prm *Param, v any) any {
 	if s, ok := v.(string); ok && prm.Type == ParamPath && strings.HasPrefix(s, "-") {
 		return "./" + s

@@ -1,10 +1,10 @@
 package pipeline
 
-// This file holds the parser: YAML nodes in, model and positioned errors out.
-
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"path/filepath"
 	"slices"
@@ -25,11 +25,13 @@ const (
 	maxDepth   = 200
 )
 
-// Parse reads a pipeline. The name is shown in errors and tells, if it is a
-// path, the folder of the pipeline; src is YAML in UTF-8. The error is of type
-// [Errors] and holds everything that is wrong; the pipeline is nil then.
+// Parse reads a pipeline from src, which is YAML in UTF-8. name is the path of
+// the file: errors show it, and other files are looked for in its folder. It may
+// also be "-", or any other word, for text that is not from a file.
 //
-// The files that run names are read too; their errors have their own names.
+// Parse also reads the pipeline files that steps run. The error is of type
+// [Errors] and has everything that is wrong, in any of the files; the pipeline is
+// nil then.
 func Parse(name string, src []byte) (*Pipeline, error) {
 	var chain []string
 	if abs, err := filepath.Abs(name); err == nil {
@@ -38,7 +40,7 @@ func Parse(name string, src []byte) (*Pipeline, error) {
 	return parse(name, src, chain)
 }
 
-// parse is Parse of a file that the last of chain is, and that is run by the one
+// parse is Parse for the last file of chain, in which each file is run by the one
 // before it.
 func parse(name string, src []byte, chain []string) (*Pipeline, error) {
 	p := &parser{report: report{file: name}, chain: chain}
@@ -46,12 +48,11 @@ func parse(name string, src []byte, chain []string) (*Pipeline, error) {
 	if pl == nil {
 		return nil, p.err()
 	}
-	c := &checker{report: p.report, p: pl}
+	c := newChecker(pl, p.report)
 	if len(c.errs) > 0 && slices.ContainsFunc(c.errs, func(e *Error) bool { return e.File != name }) {
-		return nil, c.err() // of a file that is run: what this one takes from it is not known
+		return nil, c.err() // without the file that is run, this one cannot be checked
 	}
-	c.run()
-	if err := c.err(); err != nil {
+	if err := c.run(); err != nil {
 		return nil, err
 	}
 	return pl, nil
@@ -76,7 +77,7 @@ func (p *parser) file(name string, src []byte) *Pipeline {
 	dec := yaml.NewDecoder(bytes.NewReader(src))
 	var doc, second yaml.Node
 	if err := dec.Decode(&doc); err != nil {
-		if err.Error() == "EOF" {
+		if errors.Is(err, io.EOF) {
 			p.add(Pos{}, "the file is empty; a pipeline has steps, such as\n  steps:\n    - spawn: [echo, hello]")
 		} else {
 			p.yamlError(err)
@@ -86,7 +87,7 @@ func (p *parser) file(name string, src []byte) *Pipeline {
 	switch err := dec.Decode(&second); {
 	case err == nil:
 		p.add(Pos{second.Line, second.Column}, "the file has a second document; a pipeline is one document, so remove the --- and what follows")
-	case err.Error() != "EOF":
+	case !errors.Is(err, io.EOF):
 		p.yamlError(err)
 		return nil
 	}
@@ -102,11 +103,15 @@ func (p *parser) file(name string, src []byte) *Pipeline {
 		p.add(pos(root), "a pipeline is a mapping with the key steps, not %s", kindOf(root))
 		return nil
 	}
-	p.mapping(root, atFile, &target{file: pl, scope: &pl.Scope})
+	p.mapping(root, atFile, &target{file: pl, scope: &pl.Scope}, func(k, _ *yaml.Node) {
+		if !strings.HasPrefix(k.Value, "x-") {
+			p.add(pos(k), "%s", unknownKey(k.Value, atFile))
+		}
+	})
 	return pl
 }
 
-// characters refuses what no pipeline text has, with its place.
+// characters reports a NUL byte, or the first byte that is not UTF-8.
 func (p *parser) characters(src []byte) bool {
 	if i := bytes.IndexByte(src, 0); i >= 0 {
 		p.add(p.at(src, i), "NUL byte in the file")
@@ -200,8 +205,8 @@ func (p *parser) contains(anchor, n *yaml.Node, seen map[*yaml.Node]bool) bool {
 	return false
 }
 
-// count returns how many nodes n stands for with its aliases written out, or a
-// number above limit.
+// count returns the number of nodes in n, with its aliases written out. It stops
+// at some number above limit.
 func count(n *yaml.Node, limit int) int {
 	total := 1
 	for _, c := range n.Content {
@@ -216,8 +221,8 @@ func count(n *yaml.Node, limit int) int {
 	return total
 }
 
-// pairs calls f for each key and value of a mapping, merged ones included,
-// after it has refused duplicates and keys that are not text.
+// pairs calls f for each key and value of a mapping, also for merged ones. It
+// refuses keys that are not text, and keys that stand there twice.
 func (p *parser) pairs(n *yaml.Node, f func(k, v *yaml.Node)) {
 	p.pairsIn(n, map[string]*yaml.Node{}, f, 0)
 }
@@ -277,17 +282,18 @@ func (p *parser) pairsIn(n *yaml.Node, seen map[string]*yaml.Node, f func(k, v *
 	}
 }
 
-// mapping reads the keys that the schema has for a place.
-func (p *parser) mapping(n *yaml.Node, at place, t *target) {
+// mapping reads the keys that the schema has for a place. It hands others to
+// other, or, if that is nil, reports them.
+func (p *parser) mapping(n *yaml.Node, at place, t *target, other func(k, v *yaml.Node)) {
 	p.pairs(n, func(k, v *yaml.Node) {
-		if at == atFile && strings.HasPrefix(k.Value, "x-") {
-			return
-		}
-		if spec := byName[k.Value]; spec != nil && spec.at&at != 0 {
+		switch spec := keyAt(k.Value, at); {
+		case spec != nil && spec.read != nil:
 			spec.read(p, t, v)
-			return
+		case spec == nil && other != nil:
+			other(k, v)
+		default:
+			p.add(pos(k), "%s", unknownKey(k.Value, at))
 		}
-		p.add(pos(k), "%s", unknownKey(k.Value, at))
 	})
 }
 
@@ -317,7 +323,7 @@ func (p *parser) scalar(n *yaml.Node, what string) bool {
 	return false
 }
 
-// text reads a value as it is written; expressions have no place in it.
+// text reads a value that cannot hold expressions, as it is written.
 func (p *parser) text(n *yaml.Node) string {
 	if !p.scalar(n, "text") {
 		return ""
@@ -328,67 +334,40 @@ func (p *parser) text(n *yaml.Node) string {
 	return n.Value
 }
 
-// template reads a value as it is written, with its expressions.
+// template reads a value that may hold expressions.
 func (p *parser) template(n *yaml.Node) Template {
 	if !p.scalar(n, "text") {
 		return Template{}
 	}
-	if strings.ContainsRune(n.Value, 0) {
-		p.add(pos(n), "NUL byte in the text")
+	return p.templateAt(n.Value, p.origin(n))
+}
+
+// templateAt parses the text of a template, and reports what is wrong with it.
+func (p *parser) templateAt(text string, from *origin) Template {
+	if i := strings.IndexByte(text, 0); i >= 0 {
+		p.add(from.at(i), "NUL byte in the text")
 		return Template{}
 	}
-	t, err := parseTemplate(n.Value, func(i int) Pos { return p.placeOf(n, i) })
-	if err != nil {
-		p.add(p.placeOf(n, err.off), "%s", err.msg)
+	t := parseTemplate(text, from)
+	if t.tmpl != nil && t.tmpl.err != nil {
+		p.add(from.at(t.tmpl.err.off), "%s", t.tmpl.err)
+		return Template{}
 	}
 	return t
 }
 
-// placeOf returns the place of the i-th ${{ of a scalar, which may go over
-// several lines.
-func (p *parser) placeOf(n *yaml.Node, i int) Pos {
-	from := n.Column - 1
-	for l := n.Line; l <= len(p.lines) && l < n.Line+10000; l++ {
-		line := []rune(string(p.lines[l-1]))
-		if from > len(line) {
-			from = len(line)
-		}
-		s := string(line[from:])
-		off := 0
-		for {
-			j := strings.Index(s[off:], "${{")
-			if j < 0 {
-				break
-			}
-			j += off
-			off = j + 3
-			if j > 0 && s[j-1] == '$' {
-				continue
-			}
-			if i == 0 {
-				return Pos{l, from + utf8.RuneCountInString(s[:j]) + 1}
-			}
-			i--
-		}
-		from = 0
-	}
-	return pos(n)
-}
+func (p *parser) origin(n *yaml.Node) *origin { return &origin{lines: p.lines, node: n} }
 
 func (p *parser) expression(n *yaml.Node) *Expr {
 	if !p.scalar(n, "an expression") {
 		return nil
 	}
-	at := pos(n)
-	if strings.Contains(n.Value, "${{") {
-		at = p.placeOf(n, 0)
-	}
-	src := stripBraces(n.Value)
-	if src == "" {
-		p.add(at, "the expression is empty")
+	e := &Expr{src: stripBraces(n.Value), origin: p.origin(n), off: max(0, strings.Index(n.Value, exprOpen))}
+	if e.src == "" {
+		p.add(e.pos(), "the expression is empty")
 		return nil
 	}
-	return &Expr{pos: at, src: src}
+	return e
 }
 
 func (p *parser) boolean(n *yaml.Node) bool {
@@ -433,8 +412,8 @@ func (p *parser) durationPtr(n *yaml.Node) *time.Duration {
 	return &d
 }
 
-// ParseDuration reads a duration as files have it: 300ms, 90s, 5m, 2h, or
-// several of them together; 0 means none. A negative one is an error.
+// ParseDuration reads a duration as it is written in a file: 0, or as 300ms, 90s,
+// 5m and 2h, or several of these in a row. It refuses negative ones.
 func ParseDuration(s string) (time.Duration, error) {
 	if s == "0" {
 		return 0, nil
@@ -468,10 +447,17 @@ func parseSize(s string) (int64, error) {
 // names reads a list of words; one word stands for a list of one.
 func (p *parser) names(n *yaml.Node) []string {
 	out := []string{}
-	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
-		return append(out, p.text(n))
+	add := func(c *yaml.Node) {
+		before := len(p.errs)
+		if word := p.text(c); len(p.errs) == before {
+			out = append(out, word)
+		}
 	}
-	p.items(n, "names", func(c *yaml.Node) { out = append(out, p.text(c)) })
+	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+		add(n)
+	} else {
+		p.items(n, "names", add)
+	}
 	return out
 }
 

@@ -1,9 +1,7 @@
 package pipeline
 
-// This file holds the readers of single keys, one for each row of the schema
-// that needs more than a line.
-
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -62,26 +60,10 @@ func (p *parser) readParams(t *target, n *yaml.Node) {
 	})
 }
 
-var paramKeys = []string{"type", "default", "enum", "pattern", "help"}
-
 func (p *parser) readParam(prm *Param, n *yaml.Node) {
-	var def *yaml.Node
-	p.pairs(n, func(k, v *yaml.Node) {
-		switch k.Value {
-		case "type":
-			prm.Type = oneOf[ParamType](p, v, paramTypes)
-		case "default":
-			def = v
-		case "enum":
-			prm.Enum = p.names(v)
-		case "pattern":
-			prm.Pattern = p.text(v)
-		case "help":
-			prm.Help = p.text(v)
-		default:
-			p.add(pos(k), "unknown key %q in a parameter%s", k.Value, didYouMean(k.Value, paramKeys, "; it has "+strings.Join(paramKeys, ", ")))
-		}
-	})
+	t := &target{param: prm}
+	p.mapping(n, atParam, t, nil)
+	def := t.initial
 	if def == nil {
 		return
 	}
@@ -138,10 +120,10 @@ func (p *parser) actions(n *yaml.Node) []string {
 			return
 		}
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			switch k := n.Content[i]; k.Value {
-			case "spawn", "exec", "execFile", "pipe", "tee", "run":
+			switch k := n.Content[i]; {
+			case slices.Contains(actionKeys, k.Value):
 				out = append(out, k.Value)
-			case "<<":
+			case k.Value == "<<":
 				v := n.Content[i+1]
 				if v.Kind == yaml.AliasNode {
 					v = v.Alias
@@ -166,8 +148,8 @@ func (p *parser) step(n *yaml.Node) *Step {
 		at = atRun
 		t.scope = &s.Scope
 	case len(acts) == 1 && acts[0] == "pipe":
-		// stdin and its like are read into a stage of their own first, and
-		// given to the right stage when all are known.
+		// stdin and its like are read into a stage of their own, and handed to
+		// the right stages once those are known.
 		at = atPipe
 		t.scope = &s.Scope
 		t.stage = &Stage{}
@@ -181,7 +163,7 @@ func (p *parser) step(n *yaml.Node) *Step {
 		return nil
 	}
 	if len(acts) < 2 {
-		p.mapping(n, at, t)
+		p.mapping(n, at, t, nil)
 	}
 	if !p.oneAction(n, acts, "a step", "spawn, exec, execFile, pipe or run") {
 		return nil
@@ -201,14 +183,9 @@ func (p *parser) oneAction(n *yaml.Node, acts []string, what, known string) bool
 		p.add(pos(n), "%s has one action, not %s", what, strings.Join(acts, " and "))
 	default:
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			for _, w := range planned {
-				if w == n.Content[i].Value {
-					return false // said already
-				}
-			}
-			switch nearest(n.Content[i].Value, keysAt(atStep|atPipe|atTee|atRun)) {
-			case "spawn", "exec", "execFile", "pipe", "tee", "run":
-				return false // a misspelt one, said already
+			name := n.Content[i].Value
+			if planned(name) || slices.Contains(actionKeys, nearest(name, keysAt(atStep|atPipe|atTee|atRun))) {
+				return false // a misspelt action, or one of a later version: said already
 			}
 		}
 		p.add(pos(n), "%s has no action; give it one of %s", what, known)
@@ -271,7 +248,7 @@ func (p *parser) stage(n *yaml.Node) *Stage {
 		p.add(st.Pos, "a pipe in a pipe; list its stages here instead")
 		return nil
 	}
-	p.mapping(n, at, &target{stage: st, scope: &st.Scope})
+	p.mapping(n, at, &target{stage: st, scope: &st.Scope}, nil)
 	if !p.oneAction(n, acts, "a stage", "spawn, exec, execFile or tee") {
 		return nil
 	}
@@ -290,8 +267,8 @@ func (p *parser) readTee(t *target, n *yaml.Node) {
 				}
 			})
 		case c.Kind == yaml.MappingNode && hasKey(c, "file"):
-			io := p.stdio(c, 1)
-			b.File = &io
+			b.File = &Stdio{Pos: b.Pos}
+			p.mapping(c, atBranch, &target{stdio: b.File}, nil)
 		default:
 			if st := p.stage(c); st != nil {
 				b.Chain = []*Stage{st}
@@ -344,27 +321,13 @@ func (p *parser) readExec(t *target, n *yaml.Node) {
 	p.shellText(t.stage, n)
 }
 
-// shellText reads text that a shell parses. Its place is that of its first
-// character, so that errors inside can be placed.
+// shellText reads text that a shell parses.
 func (p *parser) shellText(st *Stage, n *yaml.Node) {
 	if !p.scalar(n, "shell text") {
 		return
 	}
-	st.Text = p.text(n)
-	st.TextPos = pos(n)
-	if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
-		st.TextPos = Pos{Line: n.Line + 1}
-		if n.Style&yaml.LiteralStyle != 0 && n.Line < len(p.lines) {
-			line := string(p.lines[n.Line])
-			st.TextPos.Col = len(line) - len(strings.TrimLeft(line, " ")) + 1
-		}
-	} else if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
-		st.TextPos.Col++
-		if n.Style&yaml.DoubleQuotedStyle != 0 && n.Line <= len(p.lines) && (strings.Contains(n.Value, "\n") || strings.Contains(string(p.lines[n.Line-1]), `\`)) {
-			st.TextPos = Pos{} // escapes stand between the places here and there
-		}
-	}
-	st.script = p.template(n)
+	st.Text, st.origin = n.Value, p.origin(n)
+	st.script = p.templateAt(st.Text, st.origin)
 }
 
 func (p *parser) argv(st *Stage, n *yaml.Node) {
@@ -430,10 +393,11 @@ func (p *parser) globs(n *yaml.Node) []Glob {
 	add := func(c *yaml.Node) {
 		pattern, not := strings.CutPrefix(c.Value, "!")
 		g := Glob{Pos: pos(c), Not: not}
-		if c.Kind == yaml.ScalarNode && not {
-			c = &yaml.Node{Kind: c.Kind, Tag: "!!str", Style: c.Style, Value: pattern, Line: c.Line, Column: c.Column}
+		if p.scalar(c, "text") {
+			from := p.origin(c)
+			from.skip = len(c.Value) - len(pattern)
+			g.Pattern = p.templateAt(pattern, from)
 		}
-		g.Pattern = p.template(c)
 		switch literal := g.Pattern.literals(); {
 		case pattern == "":
 			p.add(g.Pos, "a pattern is empty; expected one such as \"src/**/*.c\"")
@@ -511,41 +475,17 @@ func (p *parser) readMatrix(t *target, n *yaml.Node) {
 	}
 	m := &Matrix{Pos: pos(n)}
 	t.step.Matrix = m
-	p.pairs(n, func(k, v *yaml.Node) {
-		switch k.Value {
-		case "exclude", "include":
-			var list []map[string]any
-			p.items(v, "combinations", func(c *yaml.Node) {
-				combo := map[string]any{}
-				if c.Kind != yaml.MappingNode {
-					p.add(pos(c), "a combination is a mapping such as {os: linux}, not %s", kindOf(c))
-					return
-				}
-				p.pairs(c, func(k, v *yaml.Node) {
-					combo[k.Value] = p.matrixValue(v)
-					if !namePattern().MatchString(k.Value) {
-						p.add(pos(k), "%q is not a name", k.Value)
-					}
-				})
-				list = append(list, combo)
-			})
-			if k.Value == "exclude" {
-				m.Exclude = list
-			} else {
-				m.Include = list
-			}
-		default:
-			if !namePattern().MatchString(k.Value) {
-				p.add(pos(k), "the name of an axis has letters, digits, _ and -: %q has not", k.Value)
-			}
-			a := Axis{Name: k.Value}
-			if v.Kind != yaml.SequenceNode || len(v.Content) == 0 {
-				p.add(pos(v), "an axis is a list of values, such as [linux, darwin], not %s", kindOf(v))
-				return
-			}
-			p.items(v, "values", func(c *yaml.Node) { a.Values = append(a.Values, p.matrixValue(c)) })
-			m.Axes = append(m.Axes, a)
+	p.mapping(n, atMatrix, &target{matrix: m}, func(k, v *yaml.Node) {
+		if !namePattern().MatchString(k.Value) {
+			p.add(pos(k), "the name of an axis has letters, digits, _ and -: %q has not", k.Value)
 		}
+		a := Axis{Name: k.Value}
+		if v.Kind != yaml.SequenceNode || len(v.Content) == 0 {
+			p.add(pos(v), "an axis is a list of values, such as [linux, darwin], not %s", kindOf(v))
+			return
+		}
+		p.items(v, "values", func(c *yaml.Node) { a.Values = append(a.Values, p.matrixValue(c)) })
+		m.Axes = append(m.Axes, a)
 	})
 	for i, e := range m.Exclude {
 		for k := range e {
@@ -559,8 +499,27 @@ func (p *parser) readMatrix(t *target, n *yaml.Node) {
 	}
 }
 
-// matrixValue reads a scalar with its type, if its text is that of the value:
-// 3.10 stays text, for it would become 3.1.
+// combinations reads values by the names of axes, and others.
+func (p *parser) combinations(n *yaml.Node) (list []map[string]any) {
+	p.items(n, "combinations", func(c *yaml.Node) {
+		if c.Kind != yaml.MappingNode {
+			p.add(pos(c), "a combination is a mapping such as {os: linux}, not %s", kindOf(c))
+			return
+		}
+		combo := map[string]any{}
+		p.pairs(c, func(k, v *yaml.Node) {
+			combo[k.Value] = p.matrixValue(v)
+			if !namePattern().MatchString(k.Value) {
+				p.add(pos(k), "%q is not a name", k.Value)
+			}
+		})
+		list = append(list, combo)
+	})
+	return list
+}
+
+// matrixValue reads a scalar with its type, unless that would change its text:
+// 3.10 stays text, because the number would become 3.1.
 func (p *parser) matrixValue(n *yaml.Node) any {
 	if !p.scalar(n, "a value") {
 		return ""
@@ -590,16 +549,7 @@ func (p *parser) matrixValue(n *yaml.Node) any {
 func (p *parser) readLock(t *target, n *yaml.Node) {
 	l := &Lock{}
 	if n.Kind == yaml.MappingNode {
-		p.pairs(n, func(k, v *yaml.Node) {
-			switch k.Value {
-			case "name":
-				l.Name = p.template(v)
-			case "wait":
-				l.Wait = p.durationPtr(v)
-			default:
-				p.add(pos(k), "unknown key %q in lock%s", k.Value, didYouMean(k.Value, []string{"name", "wait"}, "; it has name, wait"))
-			}
-		})
+		p.mapping(n, atLock, &target{lock: l}, nil)
 	} else {
 		l.Name = p.template(n)
 	}
@@ -612,8 +562,6 @@ func (p *parser) readLock(t *target, n *yaml.Node) {
 	}
 	t.file.Lock = l
 }
-
-var retryKeys = []string{"attempts", "delay", "backoff", "maxDelay", "on"}
 
 // exponential reads a backoff.
 func (p *parser) exponential(n *yaml.Node) bool {
@@ -630,27 +578,16 @@ func (p *parser) readRetry(t *target, n *yaml.Node) {
 	}
 	r := &Retry{}
 	t.step.Retry = r
-	p.pairs(n, func(k, v *yaml.Node) {
-		switch k.Value {
-		case "attempts":
-			r.Attempts = int(p.integer(v, 1, MaxAttempts))
-		case "delay":
-			r.Delay = p.duration(v)
-		case "maxDelay":
-			r.MaxDelay = p.duration(v)
-		case "backoff":
-			r.Exponential = p.exponential(v)
-		case "on":
-			r.On = &RetryOn{}
-			p.items(v, "exit codes, signals or timeout", func(c *yaml.Node) { p.retryOn(r.On, c) })
-		default:
-			p.add(pos(k), "unknown key %q in retry%s", k.Value, didYouMean(k.Value, retryKeys, "; it has "+strings.Join(retryKeys, ", ")))
-		}
-	})
+	p.mapping(n, atRetry, &target{retry: r}, nil)
 	if r.Attempts == 0 {
 		p.add(pos(n), "retry needs attempts, as in {attempts: 3}; the first one counts")
 		r.Attempts = 1
 	}
+}
+
+func (p *parser) readRetryOn(t *target, n *yaml.Node) {
+	t.retry.On = &RetryOn{}
+	p.items(n, "exit codes, signals or timeout", func(c *yaml.Node) { p.retryOn(t.retry.On, c) })
 }
 
 func (p *parser) retryOn(on *RetryOn, n *yaml.Node) {
@@ -728,7 +665,7 @@ func (p *parser) readStdio(t *target, n *yaml.Node) {
 	}
 }
 
-// set gives a descriptor its entry of stdio unless a named key has it.
+// set gives a descriptor its entry of stdio, unless a key of its own has set it.
 func set(dst *Stdio, s Stdio) {
 	if dst.Kind == StdioDefault {
 		*dst = s
@@ -784,31 +721,23 @@ func (p *parser) stdio(n *yaml.Node, fd int) Stdio {
 }
 
 func (p *parser) stdioMap(s *Stdio, n *yaml.Node, fd int) {
-	p.pairs(n, func(k, v *yaml.Node) {
-		switch k.Value {
-		case "file":
-			s.Kind = StdioFile
-			s.File = p.template(v)
-			if s.File.IsZero() {
-				p.add(pos(v), "file is empty; it takes a path")
-			}
-		case "append":
-			s.Append = p.boolean(v)
-			if fd == 0 {
-				p.add(pos(k), "append has no meaning for stdin")
-			}
-		case "fd":
-			s.Kind = StdioFD
-			s.FD = int(p.integer(v, 0, 1<<20))
-		default:
-			p.add(pos(k), "unknown key %q in a descriptor%s", k.Value, didYouMean(k.Value, []string{"file", "append", "fd"}, "; it is {file: path, append: true} or {fd: N}"))
-		}
-	})
-	if s.Kind == StdioDefault {
+	p.mapping(n, atDescriptor, &target{stdio: s}, nil)
+	switch {
+	case s.Kind == StdioDefault:
 		p.add(s.Pos, "a descriptor is %s, {file: path, append: true} or {fd: N}", strings.Join(stdioWords, ", "))
-	} else if hasKey(n, "file") && hasKey(n, "fd") {
+	case hasKey(n, "file") && hasKey(n, "fd"):
 		p.add(s.Pos, "a descriptor is a file or an fd, not both")
-	} else if s.Append && s.Kind == StdioFD {
+	case s.Append && s.Kind == StdioFD:
 		p.add(s.Pos, "append goes with file only")
+	case s.Append && fd == 0:
+		p.add(s.Pos, "append has no meaning for stdin")
+	}
+}
+
+func (p *parser) readFile(t *target, n *yaml.Node) {
+	t.stdio.Kind = StdioFile
+	t.stdio.File = p.template(n)
+	if t.stdio.File.IsZero() {
+		p.add(pos(n), "file is empty; it takes a path")
 	}
 }

@@ -1,8 +1,5 @@
 package pipeline
 
-// This file holds the schema: the one table of keys that the parser reads
-// files by and that suggestions are made from.
-
 import (
 	"slices"
 	"strings"
@@ -10,8 +7,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// place is where a key may stand.
-type place uint8
+// place is where a key may stand: a mapping of a file.
+type place uint16
 
 const (
 	atFile  place = 1 << iota // top level
@@ -20,6 +17,14 @@ const (
 	atStage                   // a stage of a pipe
 	atTee                     // a tee
 	atRun                     // a step that runs another pipeline
+	atParam
+	atLock
+	atMatrix
+	atRestart
+	atReady
+	atRetry
+	atDescriptor // of stdin, stdout, stderr and stdio
+	atBranch     // of a tee, that is a file
 )
 
 const (
@@ -34,22 +39,34 @@ var placeNames = []struct {
 	name string
 }{
 	{atFile, "a pipeline"}, {atStep, "a step"}, {atPipe, "a pipe step"}, {atStage, "a stage"}, {atTee, "a tee"}, {atRun, "a step with run"},
+	{atParam, "a parameter"}, {atLock, "lock"}, {atMatrix, "matrix"}, {atRestart, "restart"}, {atReady, "ready"}, {atRetry, "retry"},
+	{atDescriptor, "a descriptor"}, {atBranch, "a branch of a tee"},
 }
 
-// key is one row of the schema.
+// key is one row of the schema. A name may have several rows, for different
+// places.
 type key struct {
 	name string
 	at   place
 	help string
-	read func(*parser, *target, *yaml.Node)
+	read func(*parser, *target, *yaml.Node) // nil: this version does not have it
 }
 
-// target is what the keys of one mapping are read into.
+// target is what the keys of one mapping are read into: those fields are set
+// that its place needs.
 type target struct {
-	file  *Pipeline
-	step  *Step
-	stage *Stage
-	scope **Scope
+	file    *Pipeline
+	step    *Step
+	stage   *Stage
+	scope   **Scope
+	param   *Param
+	initial *yaml.Node // default of param, which is read when its type is known
+	lock    *Lock
+	matrix  *Matrix
+	restart *Restart
+	ready   *Ready
+	retry   *Retry
+	stdio   *Stdio
 }
 
 // level returns the settings of the mapping, made on first use.
@@ -60,13 +77,15 @@ func (t *target) level() *Scope {
 	return *t.scope
 }
 
+// schema is the table of all keys: files are read by it, and suggestions and the
+// reference are made from it.
 var schema []key
 
 func init() { // not a literal: the readers refer to the table again
 	schema = []key{
 		{"name", atFile | atAnyStep, "what people and expressions call it", (*parser).readName},
 		{"description", atFile, "what the pipeline is for", func(p *parser, t *target, n *yaml.Node) { t.file.Description = p.text(n) }},
-		{"params", atFile, "values that the caller gives: NAME: {type: string (default), int, number, bool, path or list; default; enum; pattern; help}; without default it must be given", (*parser).readParams},
+		{"params", atFile, "values that the caller gives, each a NAME with keys of its own", (*parser).readParams},
 		{"secrets", atFile, "names of the runner's variables that are masked, and reach only steps that name them; one that is not set is empty", func(p *parser, t *target, n *yaml.Node) { t.file.Secrets = p.names(n) }},
 		{"mode", atFile, "sync (default): one step after another; async: each as soon as all that it needs has ended", (*parser).readMode},
 		{"maxParallel", atFile | atAnyStep, "processes at once in async mode (default: one for each CPU), or instances at once of a step that expands (default: 1 in sync mode); 0: no limit", (*parser).readMaxParallel},
@@ -78,12 +97,7 @@ func init() { // not a literal: the readers refer to the table again
 		{"help", atAnyStep, "what the step does", func(p *parser, t *target, n *yaml.Node) { t.step.Help = p.text(n) }},
 		{"needs", atAnyStep, "steps that must have ended well before", (*parser).readNeeds},
 		{"sync", atAnyStep, "in async mode: every later step needs this one", func(p *parser, t *target, n *yaml.Node) { t.step.Sync = p.boolean(n) }},
-		{"if", atAnyStep, "an expression that decides whether the step runs, when all that it needs has ended; without success(), failure(), always() or cancelled() it runs only if that ended well", func(p *parser, t *target, n *yaml.Node) {
-			t.step.If = p.expression(n)
-			if t.step.If != nil {
-				t.step.If.cond = true
-			}
-		}},
+		{"if", atAnyStep, "an expression that decides whether the step runs, when all that it needs has ended; without success(), failure(), always() or cancelled() it runs only if that ended well", func(p *parser, t *target, n *yaml.Node) { t.step.If = p.expression(n) }},
 		{"continueOnError", atAnyStep, "a failure of the step fails nothing else", func(p *parser, t *target, n *yaml.Node) { t.step.ContinueOnError = p.boolean(n) }},
 		{"idleTimeout", atSteps, "a duration without output, after which the tree is ended", func(p *parser, t *target, n *yaml.Node) { t.step.IdleTimeout = p.duration(n) }},
 
@@ -130,24 +144,93 @@ func init() { // not a literal: the readers refer to the table again
 		{"successCodes", atProgram, "exit codes that count as success; [0]", (*parser).readSuccessCodes},
 		{"maxBuffer", atProgram, "bytes of buffered output held in memory; 1MiB", (*parser).readMaxBuffer},
 		{"onOverflow", atProgram, "spill, kill or truncate", (*parser).readOnOverflow},
+
+		{"type", atParam, "string (default), int, number, bool, path or list", func(p *parser, t *target, n *yaml.Node) { t.param.Type = oneOf[ParamType](p, n, paramTypes) }},
+		{"default", atParam, "the value where none is given; without it, one must be given", func(p *parser, t *target, n *yaml.Node) { t.initial = n }},
+		{"enum", atParam, "the values that are allowed", func(p *parser, t *target, n *yaml.Node) { t.param.Enum = p.names(n) }},
+		{"pattern", atParam, "a regular expression (RE2) that the whole value matches", func(p *parser, t *target, n *yaml.Node) { t.param.Pattern = p.text(n) }},
+		{"help", atParam, "what the parameter is for", func(p *parser, t *target, n *yaml.Node) { t.param.Help = p.text(n) }},
+
+		{"name", atLock, "what is locked: letters, digits, _, - and .", func(p *parser, t *target, n *yaml.Node) { t.lock.Name = p.template(n) }},
+		{"wait", atLock, "how long to wait for it; 0 fails at once (default: as long as it takes)", func(p *parser, t *target, n *yaml.Node) { t.lock.Wait = p.durationPtr(n) }},
+
+		{"exclude", atMatrix, "combinations to leave out", func(p *parser, t *target, n *yaml.Node) { t.matrix.Exclude = p.combinations(n) }},
+		{"include", atMatrix, "combinations to add, or values to add to those that agree", func(p *parser, t *target, n *yaml.Node) { t.matrix.Include = p.combinations(n) }},
+
+		{"policy", atRestart, "never, on-failure (default in a mapping) or always", (*parser).readPolicy},
+		{"delay", atRestart, "time before the first restart; 1s", func(p *parser, t *target, n *yaml.Node) { t.restart.Delay = p.durationPtr(n) }},
+		{"backoff", atRestart, "exponential (default: the delay doubles, up to a minute) or fixed", func(p *parser, t *target, n *yaml.Node) { t.restart.Fixed = !p.exponential(n) }},
+		{"maxRestarts", atRestart, "restarts within window, after which the job has failed; 10; 0: no limit", (*parser).readMaxRestarts},
+		{"window", atRestart, "the time that maxRestarts counts in; 10m; 0: since the start", func(p *parser, t *target, n *yaml.Node) { t.restart.Window = p.durationPtr(n) }},
+
+		{"tcp", atReady, "host:port that accepts a connection", func(p *parser, t *target, n *yaml.Node) { t.ready.TCP = p.template(n) }},
+		{"http", atReady, "http://… that answers with a status below 400", func(p *parser, t *target, n *yaml.Node) { t.ready.HTTP = p.template(n) }},
+		{"log", atReady, "a regular expression (RE2) that a line of output matches", (*parser).readLog},
+		{"exec", atReady, "shell text, or [program, …], that exits with 0", (*parser).readProbe},
+		{"notify", atReady, "true: the service sends READY=1, as sd_notify(3)", func(p *parser, t *target, n *yaml.Node) { t.ready.Notify = p.boolean(n) }},
+		{"timeout", atReady, "how long it may take; 30s", func(p *parser, t *target, n *yaml.Node) { t.ready.Timeout = p.durationPtr(n) }},
+		{"message", atReady, "", nil},
+
+		{"attempts", atRetry, "how often it is run, the first time included", func(p *parser, t *target, n *yaml.Node) { t.retry.Attempts = int(p.integer(n, 1, MaxAttempts)) }},
+		{"delay", atRetry, "time before the second attempt; none", func(p *parser, t *target, n *yaml.Node) { t.retry.Delay = p.duration(n) }},
+		{"backoff", atRetry, "fixed (default) or exponential: the delay doubles, with jitter", func(p *parser, t *target, n *yaml.Node) { t.retry.Exponential = p.exponential(n) }},
+		{"maxDelay", atRetry, "no delay is longer; 5m", func(p *parser, t *target, n *yaml.Node) { t.retry.MaxDelay = p.duration(n) }},
+		{"on", atRetry, "the failures that are tried again: exit codes, signals, timeout (default: all)", (*parser).readRetryOn},
+
+		{"file", atDescriptor | atBranch, "a path, relative to the step's cwd", (*parser).readFile},
+		{"append", atDescriptor | atBranch, "true: add to the end of the file", func(p *parser, t *target, n *yaml.Node) { t.stdio.Append = p.boolean(n) }},
+		{"fd", atDescriptor, "a descriptor of the runner", func(p *parser, t *target, n *yaml.Node) {
+			t.stdio.Kind, t.stdio.FD = StdioFD, int(p.integer(n, 0, 1<<20))
+		}},
+
+		{"fork", atProgram, "", nil},
+		{"on", atProgram, "", nil},
+		{"send", atProgram, "", nil},
+		{"cluster", atSteps, "", nil},
 	}
-	byName = make(map[string]*key, len(schema))
+	byName = make(map[string][]*key, len(schema))
 	for i := range schema {
-		byName[schema[i].name] = &schema[i]
+		byName[schema[i].name] = append(byName[schema[i].name], &schema[i])
 	}
 }
 
-var byName map[string]*key
+var byName map[string][]*key
 
-// planned are keys of the language that this version does not have.
-var planned = strings.Fields("fork on send cluster")
+// actionKeys are the keys that say what a step or stage runs.
+var actionKeys = append(slices.Clone(actionNames), "pipe", "run")
+
+// keyAt returns the row of a key that may stand at a place, or nil.
+func keyAt(name string, at place) *key {
+	for _, k := range byName[name] {
+		if k.at&at != 0 {
+			return k
+		}
+	}
+	return nil
+}
 
 // keysAt returns the names of the keys that may stand at a place.
 func keysAt(at place) []string {
 	var out []string
 	for _, k := range schema {
-		if k.at&at != 0 {
+		if k.at&at != 0 && k.read != nil {
 			out = append(out, k.name)
+		}
+	}
+	return out
+}
+
+// planned reports whether a later version may have a key.
+func planned(name string) bool {
+	return slices.ContainsFunc(byName[name], func(k *key) bool { return k.read == nil })
+}
+
+// placesOf returns the names of the places where a key may stand.
+func placesOf(name string) []string {
+	var out []string
+	for _, pn := range placeNames {
+		if k := keyAt(name, pn.at); k != nil && k.read != nil {
+			out = append(out, pn.name)
 		}
 	}
 	return out
@@ -155,29 +238,21 @@ func keysAt(at place) []string {
 
 // unknownKey says what is wrong with a key that may not stand where it does.
 func unknownKey(name string, at place) string {
-	for _, w := range planned {
-		if w == name {
-			return "\"" + name + "\" is not supported by this version of pipe"
-		}
-	}
 	here := ""
 	for _, pn := range placeNames {
 		if pn.at&at != 0 {
 			here = pn.name
 		}
 	}
-	if k := byName[name]; k != nil {
-		var where []string
-		for _, pn := range placeNames {
-			if k.at&pn.at != 0 {
-				where = append(where, pn.name)
-			}
-		}
+	where := placesOf(name)
+	if keyAt(name, at) != nil || len(where) == 0 && planned(name) {
+		return "\"" + name + "\" is not supported by this version of pipe"
+	}
+	if len(where) > 0 {
 		return "\"" + name + "\" has no place in " + here + "; it belongs to " + alternatives(where)
 	}
 	if slices.Contains([]string{"cmd", "cmds", "command", "commands", "script", "sh", "args", "program"}, name) {
 		return "unknown key \"" + name + "\" in " + here + "; a program and its arguments are spawn: [prog, arg, …], shell text is exec: text"
 	}
-	keys := keysAt(at)
-	return "unknown key \"" + name + "\" in " + here + didYouMean(name, keys, "; it has "+strings.Join(keys, ", "))
+	return "unknown key \"" + name + "\" in " + here + didYouMean(name, keysAt(at), "; it has "+strings.Join(keysAt(at), ", "))
 }

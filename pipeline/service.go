@@ -1,20 +1,16 @@
 package pipeline
 
-// This file holds steps that go on: jobs, which outlive the runner, and
-// services, which the rest of a pipeline leans on.
-
 import (
 	"net"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
 )
 
-// Ready says how it is known that a service can be used. One of the probes is
-// set.
+// Ready says when a service can be used. Exactly one of the probes (TCP, HTTP,
+// Log, Exec, Notify) is set.
 type Ready struct {
 	Pos     Pos
 	TCP     Template // host:port that accepts a connection
@@ -35,10 +31,11 @@ func (r *Ready) Limit() time.Duration {
 	return *r.Timeout
 }
 
-// Matches reports whether a line of output says that the service is ready.
+// Matches reports whether Log matches a line of output. The pipeline must have
+// been checked.
 func (r *Ready) Matches(line []byte) bool { return r.match != nil && r.match.Match(line) }
 
-// RestartPolicy says after which ends a job is started again.
+// RestartPolicy says after which of its ends a job is started again.
 type RestartPolicy uint8
 
 const (
@@ -52,8 +49,8 @@ var restartPolicies = []string{"never", "on-failure", "always"}
 // String returns the policy as it is written in a file.
 func (p RestartPolicy) String() string { return restartPolicies[p] }
 
-// Restart says when a job that ended is started again. A job that ends too often
-// is failed.
+// Restart says when a job that ended is started again. A job that ends more than
+// MaxRestarts times within Window has failed.
 type Restart struct {
 	Pos         Pos
 	Policy      RestartPolicy
@@ -79,8 +76,6 @@ func or[T any](p *T, def T) T {
 	return *p
 }
 
-var readyKeys = []string{"tcp", "http", "log", "exec", "notify", "timeout"}
-
 func (p *parser) readReady(t *target, n *yaml.Node) {
 	if n.Kind != yaml.MappingNode {
 		p.add(pos(n), "ready is a mapping such as {tcp: \"localhost:8080\"}, not %s", kindOf(n))
@@ -88,87 +83,67 @@ func (p *parser) readReady(t *target, n *yaml.Node) {
 	}
 	r := &Ready{Pos: pos(n)}
 	t.step.Ready = r
-	probes, before := 0, len(p.errs)
-	p.pairs(n, func(k, v *yaml.Node) {
-		if k.Value != "timeout" {
-			probes++
-		}
-		switch k.Value {
-		case "tcp":
-			r.TCP = p.template(v)
-		case "http":
-			r.HTTP = p.template(v)
-		case "log":
-			if r.Log = p.text(v); r.Log == "" {
-				p.add(pos(v), "ready: log is a regular expression that a line of output matches")
-			}
-		case "exec":
-			r.Exec = &Stage{Pos: pos(k)}
-			sub := &target{step: t.step, stage: r.Exec, scope: &r.Exec.Scope}
-			if v.Kind == yaml.SequenceNode {
-				p.readExecFile(sub, v)
-			} else {
-				p.readExec(sub, v)
-			}
-		case "notify":
-			if r.Notify = p.boolean(v); !r.Notify {
-				probes--
-			}
-		case "timeout":
-			r.Timeout = p.durationPtr(v)
-		case "message":
-			p.add(pos(k), "\"message\" is not supported by this version of pipe")
-		default:
-			p.add(pos(k), "unknown key %q in ready%s", k.Value, didYouMean(k.Value, readyKeys, "; it has "+strings.Join(readyKeys, ", ")))
-		}
-	})
-	if probes != 1 && len(p.errs) == before { // a key that is not known is said to be that, and no more
-		p.add(pos(n), "ready takes one of tcp, http, log, exec and notify, and a timeout")
+	before := len(p.errs)
+	p.mapping(n, atReady, &target{step: t.step, ready: r}, nil)
+	if r.probes() != 1 && len(p.errs) == before { // what is wrong with a key is said, and no more
+		p.add(pos(n), "%s", oneProbe)
 	}
 }
 
-var restartKeys = []string{"policy", "delay", "backoff", "maxRestarts", "window"}
+const oneProbe = "ready takes one of tcp, http, log, exec and notify, and a timeout"
+
+// probes returns how many probes are set.
+func (r *Ready) probes() (n int) {
+	for _, set := range []bool{!r.TCP.IsZero(), !r.HTTP.IsZero(), r.Log != "", r.Exec != nil, r.Notify} {
+		if set {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *parser) readLog(t *target, n *yaml.Node) {
+	if t.ready.Log = p.text(n); t.ready.Log == "" {
+		p.add(pos(n), "ready: log is a regular expression that a line of output matches")
+	}
+}
+
+func (p *parser) readProbe(t *target, n *yaml.Node) {
+	st := &Stage{Pos: pos(n)}
+	t.ready.Exec = st
+	sub := &target{step: t.step, stage: st, scope: &st.Scope}
+	if n.Kind == yaml.SequenceNode {
+		p.readExecFile(sub, n)
+	} else {
+		p.readExec(sub, n)
+	}
+}
 
 func (p *parser) readRestart(t *target, n *yaml.Node) {
 	r := &Restart{Pos: pos(n)}
 	t.step.Restart = r
-	policy := func(v *yaml.Node) {
-		i := slices.Index(restartPolicies, v.Value)
-		if v.Kind != yaml.ScalarNode || i < 0 {
-			p.add(pos(v), "expected never, on-failure or always, not %s", kindOf(v))
-			return
-		}
-		r.Policy = RestartPolicy(i)
-	}
-	if n.Kind == yaml.ScalarNode {
-		policy(n)
-		return
-	}
-	if n.Kind != yaml.MappingNode {
+	sub := &target{restart: r}
+	switch n.Kind {
+	case yaml.ScalarNode:
+		p.readPolicy(sub, n)
+	case yaml.MappingNode:
+		r.Policy = RestartOnFailure
+		p.mapping(n, atRestart, sub, nil)
+	default:
 		p.add(pos(n), "restart is a policy (never, on-failure, always) or a mapping such as {policy: on-failure, delay: 1s}, not %s", kindOf(n))
-		return
 	}
-	r.Policy = RestartOnFailure
-	p.pairs(n, func(k, v *yaml.Node) {
-		switch k.Value {
-		case "policy":
-			policy(v)
-		case "delay":
-			r.Delay = p.durationPtr(v)
-		case "backoff":
-			r.Fixed = !p.exponential(v)
-		case "maxRestarts":
-			max := int(p.integer(v, 0, 1_000_000))
-			r.MaxRestarts = &max
-		case "window":
-			r.Window = p.durationPtr(v)
-		default:
-			p.add(pos(k), "unknown key %q in restart%s", k.Value, didYouMean(k.Value, restartKeys, "; it has "+strings.Join(restartKeys, ", ")))
-		}
-	})
 }
 
-// service checks what goes on: jobs and services.
+func (p *parser) readPolicy(t *target, n *yaml.Node) {
+	t.restart.Policy = oneOf[RestartPolicy](p, n, restartPolicies)
+}
+
+func (p *parser) readMaxRestarts(t *target, n *yaml.Node) {
+	limit := int(p.integer(n, 0, 1_000_000))
+	t.restart.MaxRestarts = &limit
+}
+
+// service checks what jobs and services may have.
 func (c *checker) service(s *Step) {
 	switch {
 	case s.Unref && !s.Detached:
@@ -193,16 +168,16 @@ func (c *checker) service(s *Step) {
 		c.add(s.Pos, "sources is for steps that end with the run")
 	}
 	if s.Detached {
-		for _, st := range s.Stages {
-			c.detached(st)
-		}
+		s.eachStage(c.detached)
 	}
 	r := s.Ready
 	if r == nil {
 		return
 	}
-	c.template(r.TCP)
-	c.template(r.HTTP)
+	r.match = nil
+	if r.probes() != 1 && len(c.errs) == 0 {
+		c.add(r.Pos, "%s", oneProbe)
+	}
 	switch {
 	case strings.HasPrefix(r.HTTP.src, "https:"):
 		c.add(r.Pos, "ready: http is without TLS; for https use exec, as in {exec: [curl, -fsS, …]}")
@@ -218,7 +193,7 @@ func (c *checker) service(s *Step) {
 	if r.Log != "" {
 		re, err := regexp.Compile(r.Log)
 		if err != nil {
-			c.add(r.Pos, "ready: log is not a regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+			c.add(r.Pos, "ready: log is not a regular expression: %s", patternError(err))
 			return
 		}
 		r.match = re
@@ -228,14 +203,10 @@ func (c *checker) service(s *Step) {
 	}
 }
 
-// detached refuses a stage of a job whose stdio would end with the runner.
-func (c *checker) detached(st *Stage) {
-	for _, b := range st.Tee {
-		for _, bs := range b.Chain {
-			c.detached(bs)
-		}
-	}
-	for _, io := range append([]Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...) {
+// detached refuses descriptors of a job that the runner takes with it when it
+// ends.
+func (c *checker) detached(_ string, st *Stage) {
+	for _, io := range st.descriptors() {
 		if io.Kind == StdioInherit || io.Kind == StdioFD {
 			c.add(io.Pos, "a job does not have the runner's descriptors, which end with it; its output goes to its log (the default), to {file: …} or to ignore")
 		}

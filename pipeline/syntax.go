@@ -1,8 +1,5 @@
 package pipeline
 
-// This file holds what is said about a file that is not YAML: the place that
-// yaml.v3 means, and what was probably intended.
-
 import (
 	"bytes"
 	"regexp"
@@ -13,15 +10,15 @@ import (
 
 var (
 	yamlLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^yaml: (?:line (\d+): )?`) })
-	// bareExpr is an expression in a list or mapping of one line that began
-	// outside of quotes, and bareStar a word such as *.go.
+	// bareExpr matches an expression without quotes in a list or mapping of one
+	// line, and bareStar a word such as *.go.
 	bareExpr = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[^"'#]*[\[{,]\s*\$\{\{`) })
 	bareStar = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?:^|[\[,:-]\s*)\*[^\s\w]`) })
 )
 
-// yamlError reports an error of yaml.v3. That counts lines from 0 where the
-// parser is at fault and means the beginning of the list or mapping then; of
-// the scanner's errors the line is right, but for one in the first line.
+// yamlError reports an error of yaml.v3, which has nothing but a text. In an error
+// of its parser, lines count from 0 and are those where a list or mapping begins.
+// In an error of its scanner the line is right, but missing if it is the first.
 func (p *parser) yamlError(err error) {
 	m := yamlLine().FindStringSubmatch(err.Error())
 	if m == nil {
@@ -33,6 +30,7 @@ func (p *parser) yamlError(err error) {
 	if m[1] == "" || strings.HasPrefix(msg, "did not find expected") && !strings.Contains(msg, "alphabetic") {
 		line++
 	}
+	line = min(line, len(p.lines)) // the end of a file is in its last line
 	at, hint := p.syntaxHint(msg, line)
 	if hint == "" {
 		hint = msg
@@ -42,9 +40,6 @@ func (p *parser) yamlError(err error) {
 
 // syntaxHint looks for the usual causes of an error from a line on.
 func (p *parser) syntaxHint(msg string, from int) (Pos, string) {
-	if from > len(p.lines) {
-		return Pos{Line: from}, ""
-	}
 	for i := max(from-1, 0); i < len(p.lines); i++ {
 		l := p.lines[i]
 		indent := len(l) - len(bytes.TrimLeft(l, " "))

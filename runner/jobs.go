@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner/engine"
 	"github.com/pipe-runner/pipe/runner/internal/bind"
 	"github.com/pipe-runner/pipe/runner/internal/osfile"
@@ -93,7 +94,7 @@ func (t *task) follow(ctx context.Context, job Job, command string) step.Facts {
 		return step.Facts{Err: err, Command: command}
 	}
 	f := step.Facts{Inner: &step.End{
-		Status: StatusSuccess, Reason: end.Reason, ExitCode: end.Exit.Code, Signal: signalName(end.Exit.Signal), Err: end.Err, Command: command,
+		Status: StatusSuccess, Reason: end.Reason, ExitCode: end.Exit.Code, Signal: signame.Name(end.Exit.Signal), Err: end.Err, Command: command,
 	}}
 	if end.Reason != "" {
 		f.Inner.Status = StatusFailure

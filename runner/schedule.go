@@ -591,7 +591,7 @@ func resultValue(name string, res *StepResult) (map[string]any, error) {
 	stages := make([]any, len(res.Stages))
 	for j := range res.Stages {
 		st := &res.Stages[j]
-		stages[j] = map[string]any{"exitCode": st.Exit.Code, "signal": signalName(st.Exit.Signal)}
+		stages[j] = map[string]any{"exitCode": st.Exit.Code, "signal": signame.Name(st.Exit.Signal)}
 	}
 	v := map[string]any{
 		"status": res.Status.String(), "reason": string(res.Reason), "exitCode": res.ExitCode,
@@ -615,14 +615,6 @@ func resultValue(name string, res *StepResult) (map[string]any, error) {
 		v[key] = strings.TrimRight(string(text), "\n")
 	}
 	return v, nil
-}
-
-// signalName names the signal that ended a process; "" for none.
-func signalName(sig syscall.Signal) string {
-	if sig == 0 {
-		return ""
-	}
-	return signame.Name(sig)
 }
 
 // graph is how far the graph of a pipeline has come.

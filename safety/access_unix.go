@@ -2,19 +2,17 @@
 
 package safety
 
-// This file holds the right to execute a file.
-
 import (
 	"io/fs"
 
 	"golang.org/x/sys/unix"
 )
 
-// mayExecute asks the system, for the user that this program acts as. Without
-// an answer (a kernel that lacks the call) any bit that allows it counts.
+// mayExecute asks the system whether the user that this program acts as may
+// execute a file. Where the kernel lacks the call, any execute bit will do.
 func mayExecute(file string, info fs.FileInfo) bool {
 	if info.Mode()&0o111 == 0 {
-		return false // root may, says the system, but then the start fails
+		return false // the system says that root may, and then refuses to start it
 	}
 	err := unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS)
 	return err == nil || err == unix.ENOSYS || err == unix.EPERM

@@ -1,8 +1,7 @@
 package safety
 
-// This file holds confinement to a directory.
-
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -11,18 +10,19 @@ import (
 	"strings"
 )
 
-// Dir is a directory that files must stay inside of, symbolic links and races
-// included (see [os.Root]). nil confines nothing. It may be used by several
-// goroutines at once.
+// Dir is a directory that files must not lead out of, not even through symbolic
+// links or races (see [os.Root]). A nil Dir confines nothing. Several goroutines
+// may use one at once.
 //
-// It confines what is opened through it, and not what a process does that was
-// started in it.
+// A Dir confines what is opened through it. It does not confine a process that
+// is started in it.
 type Dir struct {
-	root  *os.Root
-	names []string // absolute, as given and without symbolic links
+	root    *os.Root
+	names   []string // absolute, as given and without symbolic links
+	escapes error    // the cause that root gives for a path that leads out
 }
 
-// OutsideError tells that a path leads out of a [Dir].
+// OutsideError says that a path leads out of a [Dir].
 type OutsideError struct{ Path, Root string }
 
 // Error names both.
@@ -30,7 +30,7 @@ func (e *OutsideError) Error() string {
 	return fmt.Sprintf("%s is outside of the root %s", e.Path, e.Root)
 }
 
-// OpenDir opens a directory to confine to. It is to be closed.
+// OpenDir opens a directory to confine files to. The caller must close it.
 func OpenDir(path string) (*Dir, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -41,13 +41,16 @@ func OpenDir(path string) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{root: root, names: []string{abs}}
+	if _, err := root.Lstat(".."); err != nil { // os has no name for this value
+		d.escapes = errors.Unwrap(err)
+	}
 	if real, err := filepath.EvalSymlinks(abs); err == nil && real != abs {
 		d.names = append(d.names, real)
 	}
 	return d, nil
 }
 
-// Close gives the directory up.
+// Close closes the directory. Closing a nil Dir does nothing.
 func (d *Dir) Close() error {
 	if d == nil {
 		return nil
@@ -57,7 +60,7 @@ func (d *Dir) Close() error {
 
 // rel returns an absolute path as one from the root.
 func (d *Dir) rel(path string) (string, error) {
-	for strings.Contains(path, "//") { // no more than that: x/.. may lead elsewhere through a link
+	for strings.Contains(path, "//") { // nothing else is cleaned: through a link, x/.. may be another place
 		path = strings.ReplaceAll(path, "//", "/")
 	}
 	for _, name := range d.names {
@@ -71,12 +74,12 @@ func (d *Dir) rel(path string) (string, error) {
 	return "", &OutsideError{path, d.names[0]}
 }
 
-// devices are inside of every Dir: they show nothing and keep nothing.
+// devices count as inside every Dir, because they hold no data.
 var devices = []string{os.DevNull, "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
 
-// OpenFile opens a file as [os.OpenFile] does; the path is absolute. One that
-// leads outside is an error of type [OutsideError]. Devices that hold nothing,
-// such as /dev/null, are inside of every Dir.
+// OpenFile opens a file as [os.OpenFile] does. The path must be absolute. If it
+// leads outside, the error is an [*OutsideError]. Devices that hold no data, such
+// as /dev/null, count as inside every Dir.
 func (d *Dir) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	if d == nil || slices.Contains(devices, path) {
 		return os.OpenFile(path, flag, perm)
@@ -89,7 +92,7 @@ func (d *Dir) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error
 	return f, d.escaped(path, err)
 }
 
-// Stat returns what a path is, following links that stay inside.
+// Stat is [os.Stat] for an absolute path. It follows links that stay inside.
 func (d *Dir) Stat(path string) (fs.FileInfo, error) {
 	if d == nil || slices.Contains(devices, path) {
 		return os.Stat(path)
@@ -102,7 +105,7 @@ func (d *Dir) Stat(path string) (fs.FileInfo, error) {
 	return info, d.escaped(path, err)
 }
 
-// Lstat is Stat without following a last link.
+// Lstat is Stat, but does not follow a link that the path itself is.
 func (d *Dir) Lstat(path string) (fs.FileInfo, error) {
 	if d == nil || slices.Contains(devices, path) {
 		return os.Lstat(path)
@@ -115,10 +118,9 @@ func (d *Dir) Lstat(path string) (fs.FileInfo, error) {
 	return info, d.escaped(path, err)
 }
 
-// escaped makes the error of a path that leads out one that says so; os.Root
-// has no value for it to be recognised by.
+// escaped makes the error of a path that leads out one that says so.
 func (d *Dir) escaped(path string, err error) error {
-	if err != nil && strings.Contains(err.Error(), "path escapes") {
+	if d.escapes != nil && errors.Is(err, d.escapes) {
 		return &OutsideError{path, d.names[0]}
 	}
 	return err

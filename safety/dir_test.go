@@ -1,7 +1,5 @@
 package safety_test
 
-// This file holds confinement, with links and races (row 115).
-
 import (
 	"errors"
 	"os"
@@ -50,13 +48,43 @@ func TestDir(t *testing.T) {
 		if _, serr := d.Stat(base + "/" + path); inside != (serr == nil) {
 			t.Errorf("stat %s: %v", path, serr)
 		}
+		if _, lerr := d.Lstat(base + "/" + path); inside != (lerr == nil) {
+			t.Errorf("lstat %s: %v", path, lerr)
+		}
 	}
 	if f, err := d.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil {
 		t.Error(err)
 	} else {
 		_ = f.Close()
 	}
+	if info, err := d.Lstat(filepath.Join(root, "fine")); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("a link is followed: %v", err)
+	}
+	if _, err := d.Stat(root); err != nil {
+		t.Errorf("the root itself: %v", err)
+	}
+	if _, err := d.Stat(filepath.Join(root, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+	if _, err := d.Lstat(os.DevNull); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.Stat(base); err == nil || err.Error() != base+" is outside of the root "+root {
+		t.Errorf("%v", err)
+	}
+	if _, err := safety.OpenDir(filepath.Join(base, "none")); err == nil {
+		t.Error("a missing root is opened")
+	}
 	var none *safety.Dir
+	if _, err := none.Stat(base); err != nil {
+		t.Error(err)
+	}
+	if _, err := none.Lstat(base); err != nil {
+		t.Error(err)
+	}
+	if err := none.Close(); err != nil {
+		t.Error(err)
+	}
 	if f, err := none.OpenFile(filepath.Join(base, "out/secret"), os.O_RDONLY, 0); err != nil {
 		t.Error(err)
 	} else {

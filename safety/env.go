@@ -1,10 +1,4 @@
-// Package safety holds what keeps values from becoming program text and
-// processes from getting what was not meant for them: explicit environments
-// and the look-up of programs. It knows no YAML, starts no process and keeps
-// no state; the platform's values are arguments.
 package safety
-
-// This file holds environments.
 
 import (
 	"fmt"
@@ -13,11 +7,11 @@ import (
 	"strings"
 )
 
-// Env is a set of environment variables. The zero value is empty, and stays
-// empty: inheriting is a call. It is not safe for concurrent use.
+// Env is a set of environment variables. The zero value is empty and inherits
+// nothing; see [Env.Inherit]. An Env is not safe for concurrent use.
 type Env struct {
 	vars   map[string]string
-	trace  map[string][]Origin // nil: nobody asked
+	trace  map[string][]Origin // nil: Trace was not called
 	source string
 }
 
@@ -28,15 +22,15 @@ type Origin struct {
 	Unset  bool // it was removed
 }
 
-// Trace makes the set remember where each variable comes from; see History.
+// Trace makes the set remember where each variable comes from; see [Env.History].
 func (e *Env) Trace() { e.trace = map[string][]Origin{} }
 
-// From names the source of what is given from here on.
+// From names the source of the variables that are set from now on.
 func (e *Env) From(source string) { e.source = source }
 
-// History returns where a variable was given its values, the one that holds
-// last, if Trace was called before; it has an entry for a variable that was
-// removed too.
+// History returns, for each variable, where it was given its values, in order of
+// time: the last one holds. Variables that were removed are in it too. It is nil
+// unless [Env.Trace] was called before.
 func (e *Env) History() map[string][]Origin { return e.trace }
 
 // byNameOnly are variables that make a shell run code at its start, or that
@@ -65,8 +59,8 @@ func (e *Env) Inherit(environ []string) {
 }
 
 // InheritNamed adds the variables of environ whose name is in the list or
-// matches a glob of it (* and ?). A glob does not reach BASH_ENV and its like.
-// The error names a pattern that is malformed.
+// matches a glob in it, as of [path.Match]. A glob does not match BASH_ENV and
+// its like. The error names a malformed glob.
 func (e *Env) InheritNamed(environ []string, names []string) error {
 	for _, n := range names {
 		if _, err := path.Match(n, ""); err != nil {
@@ -140,10 +134,19 @@ func (e *Env) Environ() []string {
 	return out
 }
 
-// ParseEnvFile reads lines of NAME=VALUE. Empty lines and lines that begin
-// with # are skipped, "export " before a name is allowed, and a value may
-// stand in single quotes (taken as it is) or double quotes (with \n, \t, \",
-// \\ and \$). Nothing is expanded. The error has the number of the line.
+// EnvFileError is what is wrong with a line of a file of variables.
+type EnvFileError struct {
+	Line int // from 1
+	Msg  string
+}
+
+// Error returns "line N: message".
+func (e *EnvFileError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Msg) }
+
+// ParseEnvFile reads lines of NAME=VALUE. It skips empty lines and lines that
+// begin with #, allows "export " before a name, and takes a value as it is, or
+// in single quotes, or in double quotes with the escapes \n, \t, \", \\ and
+// \$. It expands nothing. The error is an [*EnvFileError].
 func ParseEnvFile(text string) (names, values []string, err error) {
 	for i, line := range strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n") {
 		line = strings.TrimSpace(line)
@@ -156,10 +159,10 @@ func ParseEnvFile(text string) (names, values []string, err error) {
 		name, value, ok := strings.Cut(line, "=")
 		name = strings.TrimSpace(name)
 		if !ok || name == "" || strings.ContainsAny(name, " \t\x00\"'") {
-			return nil, nil, fmt.Errorf("line %d: expected NAME=VALUE", i+1)
+			return nil, nil, &EnvFileError{i + 1, "expected NAME=VALUE"}
 		}
 		if value, err = envValue(value); err != nil {
-			return nil, nil, fmt.Errorf("line %d: %w", i+1, err)
+			return nil, nil, &EnvFileError{i + 1, err.Error()}
 		}
 		names = append(names, name)
 		values = append(values, value)

@@ -1,8 +1,5 @@
 package safety
 
-// This file holds the table of programs that read an argument, or their stdin,
-// as program text.
-
 import (
 	"fmt"
 	"path"
@@ -14,29 +11,27 @@ import (
 
 // Arg is one argument of a program.
 type Arg struct {
-	Text    string // as far as it is known: the constant beginning of one that is not
+	Text    string // the constant text up to the first value or expansion
 	Dynamic bool   // it holds a value
-	NoDash  bool   // whose text never begins with a dash
-	Unknown bool   // the rest of the text is not known, though it holds no value
-	Solid   bool   // one word for sure, and no option: an expansion with a path in it
-	Vanish  bool   // an expansion that may come to no word at all
+	NoDash  bool   // the value never begins with a dash
+	Unknown bool   // an expansion of the shell follows Text
+	Solid   bool   // the expansion is one word and no option: it has a path in it
+	Vanish  bool   // the expansion may come to no word at all
 }
 
 // ProgramText finds the first argument that holds a value and that a known
-// interpreter would read as program text, directly or behind programs that
-// start others. It returns -1 where there is none, and else the place of the
-// argument and what to write instead.
+// interpreter would read as program text. It returns the index of that argument
+// and a sentence that says what to write instead, or -1 and "".
 //
-// The interpreters are those of language.md: shells, python, perl, ruby, node,
-// php, lua, awk, ssh and su; behind env, timeout, nice, nohup, setsid, stdbuf,
-// sudo, doas, chroot, time, command, exec, xargs, find -exec, busybox and their
-// like, and anywhere in the arguments of programs such as docker that run
-// others elsewhere. ProgramText has no state and may be called by several
-// goroutines at once.
+// It knows shells, python, perl, ruby, node, php, lua, awk, ssh and su. It finds
+// them behind programs that start others (env, timeout, nice, nohup, setsid,
+// stdbuf, sudo, doas, chroot, time, command, exec, xargs, find -exec, busybox and
+// their like), and anywhere in the arguments of programs that run others in
+// another place, such as docker.
 func ProgramText(args []Arg) (at int, why string) { return scan{}.program(args, 0, 0) }
 
-// scan looks through arguments. A strict one is for shell text, which is not
-// looked at again when the values are known: there a value may neither be a
+// scan looks through arguments. A strict scan is for shell text, which nobody
+// looks at again once the values are known: a value in it may be neither a
 // program nor an option of an interpreter.
 type scan struct{ strict bool }
 
@@ -48,15 +43,12 @@ var (
 	versioned = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`^(python|perl|ruby|lua|php|node|tclsh)[0-9.]*(?:js)?$`)
 	})
-	// interpreters have the letters of options that take program text, whether
-	// the text may stand right behind the letter, the long options that do,
-	// and those options that take another argument.
 	interpreters = map[string]struct {
-		flags  string
-		behind bool
-		long   []string
-		takes  string
-		skips  []string
+		flags  string   // letters of the options that take program text
+		behind bool     // the text may follow the letter in the same word
+		long   []string // long options that take program text
+		takes  string   // letters of the options that take another argument
+		skips  []string // long options that take another argument
 	}{
 		"python": {"cm", true, nil, "WXQ", []string{"--check-hash-based-pycs"}},
 		"perl":   {"eE", true, nil, "", nil},
@@ -66,12 +58,11 @@ var (
 		"node":   {"ep", false, []string{"--eval", "--print", "--import", "--loader", "--experimental-loader"}, "rC", []string{"--require", "--conditions", "--title", "--input-type", "--unhandled-rejections", "--env-file", "--max-old-space-size"}},
 	}
 
-	// wrappers start another program: their short and long options that take
-	// an argument, and how many words stand before the program.
+	// wrappers are programs that start another one.
 	wrappers = map[string]struct {
-		takes string
-		long  []string
-		skip  int
+		takes string   // letters of the options that take an argument
+		long  []string // beginnings of the long options that take one
+		skip  int      // words before the other program
 	}{
 		"timeout":   {"ks", []string{"--k", "--s"}, 1},
 		"nice":      {"n", []string{"--adj"}, 0},
@@ -99,8 +90,8 @@ var (
 		"taskset":   {"", nil, 1},
 		"chrt":      {"TPD", nil, 1},
 	}
-	// elsewhere run programs in another place, with arguments of their own
-	// before, in an order that is not followed.
+	// elsewhere are programs that run another one in another place. Their own
+	// arguments come first, in an order that is not followed here.
 	elsewhere = strings.Fields("docker podman nerdctl kubectl oc lxc incus machinectl systemd-run systemd-nspawn bwrap firejail proot fakeroot prlimit setpriv cgexec flock entr valgrind perf ltrace gdb npx uv poetry pipenv bundle vagrant nix-shell runuser gosu su-exec sshpass xvfb-run dbus-run-session tini dumb-init pkexec")
 )
 
@@ -164,7 +155,10 @@ func (s scan) program(args []Arg, from, depth int) (int, string) {
 		if at, why := s.elsewhere(args, from, depth); at >= 0 {
 			return at, why
 		}
-		return substituteFlock(args, from, name)
+		if name == "flock" || name == "nix-shell" {
+			return substitute(args, from)
+		}
+		return -1, ""
 	case name == "parallel":
 		return joined(args, options(args, from+1, "jNnaI", []string{"--jobs", "--max-args"}))
 	}
@@ -179,7 +173,7 @@ func (s scan) program(args []Arg, from, depth int) (int, string) {
 		}
 	}
 	if name == "command" && i > from+1 && strings.ContainsAny(args[i-1].Text, "vV") {
-		return -1, "" // which looks a name up
+		return -1, "" // it looks a name up
 	}
 	return s.program(args, i+w.skip, depth+1)
 }
@@ -427,14 +421,6 @@ func substitute(args []Arg, from int) (int, string) {
 	return -1, ""
 }
 
-// substituteFlock is flock FILE -c TEXT.
-func substituteFlock(args []Arg, from int, name string) (int, string) {
-	if name == "flock" || name == "nix-shell" {
-		return substitute(args, from)
-	}
-	return -1, ""
-}
-
 // joined is a program that runs its arguments as one text of a shell.
 func joined(args []Arg, from int) (int, string) {
 	for i := from; i < len(args); i++ {
@@ -517,14 +503,13 @@ func (s scan) find(args []Arg, from, depth int) (int, string) {
 	return -1, ""
 }
 
-// isStdin reports whether a path is the stdin of who opens it.
+// isStdin reports whether a program that opens the path reads its stdin.
 func isStdin(path string) bool {
 	return path == "-" || path == "/dev/stdin" || path == "/dev/fd/0" || path == "/proc/self/fd/0"
 }
 
-// readsProgram reports whether a command reads its stdin as program text: an
-// interpreter that was given no script and no text, also behind programs that
-// start others.
+// readsProgram reports whether a command reads its stdin as program text: it is,
+// or starts, an interpreter that was given neither a script nor text.
 func readsProgram(args []Arg) bool { return readsProgramAt(args, 0) }
 
 func readsProgramAt(args []Arg, depth int) bool {
@@ -655,8 +640,8 @@ func evalReadsStdin(args []Arg, name string) bool {
 	return true
 }
 
-// xargsRuns reports whether xargs makes program text of what it reads: for an
-// interpreter whose text it appends, or puts in the place of {}.
+// xargsRuns reports whether xargs makes program text of what it reads, because
+// it appends that to the arguments of an interpreter, or puts it in place of {}.
 func xargsRuns(args []Arg, depth int) bool {
 	w := wrappers["xargs"]
 	i := options(args, 1, w.takes, w.long)
@@ -689,7 +674,7 @@ func xargsRuns(args []Arg, depth int) bool {
 	return false
 }
 
-// markDynamic returns arguments in which those with the place are values.
+// markDynamic returns the arguments, with a value wherever one holds place.
 func markDynamic(args []Arg, place string) []Arg {
 	out := slices.Clone(args)
 	for i, a := range out {

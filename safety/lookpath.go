@@ -1,7 +1,5 @@
 package safety
 
-// This file holds the look-up of programs.
-
 import (
 	"errors"
 	"fmt"
@@ -11,11 +9,10 @@ import (
 	"strings"
 )
 
-// ErrNotFound is the cause of a [LookPathError] where no file of that name is
-// in the path; [ErrNotExecutable] where there is one that cannot be run.
+// The causes of a [LookPathError].
 var (
-	ErrNotFound      = errors.New("not found")
-	ErrNotExecutable = errors.New("not executable")
+	ErrNotFound      = errors.New("not found")      // PATH has no file of that name
+	ErrNotExecutable = errors.New("not executable") // it has one that cannot be run
 )
 
 // LookPathError says that a program was not found, and where it was looked for.
@@ -44,11 +41,11 @@ func (e *LookPathError) Error() string {
 // Unwrap returns the cause.
 func (e *LookPathError) Unwrap() error { return e.Err }
 
-// LookPath returns the absolute path of a program as a child with that PATH
-// and working directory finds it. A name with a slash is relative to dir.
-// Elements of the path that are not absolute (and empty ones, which mean the
-// current directory) are passed over: a program from where one happens to
-// stand is not started by name alone. The error is a [*LookPathError].
+// LookPath finds a program for a child that has the given PATH and working
+// directory, and returns its absolute path. A name with a slash is relative to
+// dir. LookPath ignores elements of PATH that are empty or relative, so that no
+// program is started just because it lies in the current directory. The error is
+// a [*LookPathError].
 func LookPath(program, path, dir string) (string, error) {
 	if strings.ContainsRune(program, '/') {
 		file := program

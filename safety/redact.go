@@ -1,7 +1,5 @@
 package safety
 
-// This file holds the masking of secrets in streams of bytes.
-
 import (
 	"bytes"
 	"encoding/base64"
@@ -15,18 +13,19 @@ import (
 )
 
 const (
-	// MinSecret is the length, in bytes, from which on a secret can be masked:
-	// a shorter one would eat ordinary output.
+	// MinSecret is the length, in bytes, of the shortest secret that can be
+	// masked: a shorter one would eat ordinary output.
 	MinSecret = 6
-	// minEncoded is the length from which on its encoded forms are masked too.
+	// minEncoded is the length of the shortest secret whose encoded forms are
+	// masked too.
 	minEncoded = 8
 )
 
-// mask is what a secret is replaced by.
+// mask replaces a secret.
 const mask = "***"
 
-// Redactor knows the forms of a set of secrets. nil masks nothing. It is not
-// changed after [NewRedactor], and may be used by several goroutines at once.
+// Redactor masks a set of secrets in all forms that they usually take. A nil
+// Redactor masks nothing. Several goroutines may use one at once.
 //
 // It searches as described by S. Wu and U. Manber, "A fast algorithm for
 // multi-pattern searching", 1994, with blocks of two bytes.
@@ -39,12 +38,12 @@ type Redactor struct {
 	starts   [256][]int // patterns by their first byte
 }
 
-// NewRedactor returns a redactor for secrets, or nil where there are none. Each
-// is masked as it is and, from 8 bytes on, in base64 (at each of the three
-// offsets, both alphabets), URL-encoded, JSON-escaped, shell-quoted, and in
-// hexadecimal; of one with several lines, each line of 6 bytes and more is one
-// too. Empty ones are ignored; a shorter one than [MinSecret] is an error,
-// which says its place in the list and not its value.
+// NewRedactor returns a redactor for secrets, or nil if there are none. Each
+// secret is masked as it is. One of 8 bytes and more is also masked in base64 (at
+// each of the three offsets, in both alphabets), URL-encoded, JSON-escaped,
+// shell-quoted and in hexadecimal. In a secret of several lines, each line of 6
+// bytes and more is a secret too. Empty ones are ignored. If one is shorter than
+// [MinSecret], the error is a [*ShortSecretError], which does not hold its value.
 func NewRedactor(secrets []string) (*Redactor, error) {
 	forms := map[string]bool{}
 	for i, s := range secrets {
@@ -89,7 +88,7 @@ func NewRedactor(secrets []string) (*Redactor, error) {
 	return r, nil
 }
 
-// ShortSecretError tells that a secret is too short to be masked.
+// ShortSecretError says which secret of a list is too short to be masked.
 type ShortSecretError struct{ Index int }
 
 // Error does not hold the secret.
@@ -109,7 +108,7 @@ func addForms(forms map[string]bool, s string) {
 	}
 	for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		for off := range 3 {
-			// Only the characters that the secret alone decides on.
+			// Only the characters that depend on nothing but the secret.
 			e := enc.EncodeToString(append(make([]byte, off), s...))
 			add(e[[]int{0, 2, 3}[off] : (off+len(s))*8/6])
 		}
@@ -159,8 +158,8 @@ func asciiJSON(s string) string {
 	return b.String()
 }
 
-// ansiC is the inside of $'…' as shells show it, with bytes that are not ASCII
-// in octal where octal is set.
+// ansiC returns the inside of $'…' as shells show it. octal also escapes the
+// bytes that are not ASCII.
 func ansiC(s string, octal bool) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -177,7 +176,7 @@ func ansiC(s string, octal bool) string {
 	return b.String()
 }
 
-// percent encodes every byte that is no letter or digit, nor one of safe.
+// percent encodes every byte but letters, digits and those in safe.
 func percent(s, safe string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -191,7 +190,7 @@ func percent(s, safe string) string {
 	return b.String()
 }
 
-// lowerPercent makes the digits of %XX small.
+// lowerPercent makes the digits of each %XX lower-case.
 func lowerPercent(s string) string {
 	b := []byte(s)
 	for i := 0; i+2 < len(b); i++ {
@@ -202,8 +201,8 @@ func lowerPercent(s string) string {
 	return string(b)
 }
 
-// backslashed is how printf %q and xtrace show a word without quotes; plain are
-// the signs that need no backslash.
+// backslashed returns a word as printf %q and xtrace show it without quotes.
+// plain are the signs that need no backslash.
 func backslashed(s, plain string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -234,19 +233,20 @@ func (r *Redactor) Bytes(b []byte) []byte {
 	return append(out[:len(out):len(out)], m.Flush()...)
 }
 
-// Stream returns what masks one stream.
+// Stream returns a Masker for one stream.
 func (r *Redactor) Stream() *Masker { return &Masker{r: r} }
 
-// Masker masks the secrets of one stream, whatever the pieces that it comes in.
-// It is not safe for concurrent use.
+// Masker masks the secrets in one stream, in whatever pieces the stream comes.
+// A Masker is not safe for concurrent use.
 type Masker struct {
 	r    *Redactor
 	held []byte
 	out  []byte
 }
 
-// Mask takes the next bytes and returns those that can be shown: all but an end
-// that could still become a secret. The result is valid until the next call.
+// Mask takes the next bytes of the stream and returns those that can be shown. It
+// holds back an end that may be the beginning of a secret. The result is valid
+// until the next call.
 func (m *Masker) Mask(b []byte) []byte {
 	if m.r == nil {
 		return b
@@ -257,7 +257,8 @@ func (m *Masker) Mask(b []byte) []byte {
 	}
 	found := m.r.find(b)
 	keep := m.r.unfinished(b)
-	// What is masked already and may go on in what is held back, waits with it.
+	// A secret that overlaps what is held back may become a longer one, and is
+	// held back too.
 	for len(found) > 0 && found[len(found)-1][1] > keep {
 		keep = found[len(found)-1][0]
 		found = found[:len(found)-1]
@@ -280,8 +281,8 @@ func (m *Masker) Mask(b []byte) []byte {
 	return shown
 }
 
-// Flush returns what was held back, at the end of the stream: the beginning of
-// a secret that did not come is shown.
+// Flush returns, at the end of the stream, what was held back. The beginning of a
+// secret that did not go on is shown.
 func (m *Masker) Flush() []byte {
 	if m.r == nil || len(m.held) == 0 {
 		return nil
@@ -297,8 +298,8 @@ func (m *Masker) Flush() []byte {
 	return append(out, b[at:]...)
 }
 
-// End is Flush for a stream that may have been cut: then what was held back may
-// have been the beginning of a secret, and is masked.
+// End is Flush for a stream that may have been cut. If it was, what may be the
+// beginning of a secret is masked.
 func (m *Masker) End(cut bool) []byte {
 	if !cut || m.r == nil || len(m.held) == 0 {
 		return m.Flush()
@@ -311,8 +312,8 @@ func (m *Masker) End(cut bool) []byte {
 	return append(m.Flush(), mask...)
 }
 
-// Cut returns at most limit bytes of b, masked; b may go on behind them. 0 is no
-// limit; cut tells that b itself is not all there was.
+// Cut returns b masked, and no more than limit bytes of that; 0 is no limit. cut
+// says that b is the beginning of something longer.
 func (r *Redactor) Cut(b []byte, limit int64, cut bool) []byte {
 	if r == nil {
 		if limit > 0 {
@@ -337,8 +338,8 @@ func (r *Redactor) Longest() int {
 	return r.longest
 }
 
-// find returns the places of all secrets in b, in order; those that overlap are
-// one.
+// find returns the places of all secrets in b, in order. Secrets that overlap
+// are one place.
 func (r *Redactor) find(b []byte) [][2]int {
 	var found [][2]int
 	shift := r.shift
@@ -367,8 +368,8 @@ func (r *Redactor) find(b []byte) [][2]int {
 	return found
 }
 
-// unfinished returns where the longest end of b begins that is the beginning of
-// a secret; len(b) where there is none.
+// unfinished returns the offset of the longest end of b that is the beginning of
+// a secret, or len(b).
 func (r *Redactor) unfinished(b []byte) int {
 	for k := max(0, len(b)-r.longest+1); k < len(b); k++ {
 		for _, n := range r.starts[b[k]] {

@@ -1,7 +1,5 @@
 package safety_test
 
-// This file holds the masking of secrets, also cut anywhere (rows 111, 112).
-
 import (
 	"bytes"
 	"crypto/sha256"
@@ -154,5 +152,38 @@ func BenchmarkRedact(b *testing.B) {
 				m.Mask(text)
 			}
 		})
+	}
+}
+
+// TestRedactCut: what a limit cuts off, and what may go on, is not shown.
+func TestRedactCut(t *testing.T) {
+	r := redactor(t, "hunter2-secret", "abcabcabc")
+	for _, tt := range []struct {
+		text  string
+		limit int64
+		cut   bool
+		want  string
+	}{
+		{"x hunter2-sec", 0, false, "x hunter2-sec"},
+		{"x hunter2-sec", 0, true, "x ***"},
+		{"plain", 3, false, "pla"},
+		{"plain", 0, true, "plain"},
+		{"hunter2-secret", 1, false, "*"},
+		{"abcabcabcabc", 0, true, "***"},
+		{"", 5, true, ""},
+	} {
+		if got := string(r.Cut([]byte(tt.text), tt.limit, tt.cut)); got != tt.want {
+			t.Errorf("%q, at most %d: %q, expected %q", tt.text, tt.limit, got, tt.want)
+		}
+	}
+	var none *safety.Redactor
+	if got := string(none.Cut([]byte("plain"), 2, true)); got != "pl" || string(none.Bytes([]byte("x"))) != "x" || none.Longest() != 0 {
+		t.Errorf("no redactor: %q", got)
+	}
+	if r.Longest() < len("hunter2-secret") {
+		t.Errorf("the longest form has %d bytes", r.Longest())
+	}
+	if got := redactor(t, "𝔰ecret-text").String(`"\ud835\udd30ecret-text"`); got != `"***"` {
+		t.Errorf("in JSON: %s", got)
 	}
 }

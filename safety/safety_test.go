@@ -1,7 +1,5 @@
 package safety_test
 
-// This file holds environments and the look-up of programs.
-
 import (
 	"errors"
 	"os"
@@ -85,5 +83,59 @@ func TestLookPath(t *testing.T) {
 	}
 	if _, err := safety.LookPath(dir, "", dir); err == nil {
 		t.Error("a directory is a program")
+	}
+}
+
+// TestHistory: where each variable comes from, also one that was removed.
+func TestHistory(t *testing.T) {
+	var e safety.Env
+	e.Trace()
+	e.From("inherited")
+	e.Inherit([]string{"A=1", "B=2"})
+	e.From("file")
+	if err := e.Set("A", "3"); err != nil {
+		t.Fatal(err)
+	}
+	e.From("unset")
+	e.Unset("B")
+	e.Unset("C")
+	if v, ok := e.Lookup("A"); v != "3" || !ok {
+		t.Errorf("A is %q", v)
+	}
+	if _, ok := e.Lookup("B"); ok {
+		t.Error("B is there")
+	}
+	h := e.History()
+	if !slices.Equal(h["A"], []safety.Origin{{Source: "inherited", Value: "1"}, {Source: "file", Value: "3"}}) || !slices.Equal(h["B"], []safety.Origin{{Source: "inherited", Value: "2"}, {Source: "unset", Unset: true}}) || len(h) != 2 {
+		t.Errorf("%v", h)
+	}
+	if err := e.Set("NODE_CHANNEL_FD", "3"); err == nil {
+		t.Error("the channel of the runner's parent is set")
+	}
+}
+
+// TestLookPathErrors: what is said, and what the cause is.
+func TestLookPathErrors(t *testing.T) {
+	dir := t.TempDir()
+	plain := filepath.Join(dir, "plain")
+	if err := os.WriteFile(plain, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		program, path, want string
+		is                  error
+	}{
+		{"plain", dir, plain + " is not executable; chmod +x it, or name its interpreter", safety.ErrNotExecutable},
+		{"none", dir, `program "none" not found in PATH (` + dir + ")", safety.ErrNotFound},
+		{"none", "", `program "none" not found: PATH is empty`, safety.ErrNotFound},
+		{"./none", "", "program ./none not found", safety.ErrNotFound},
+		{dir, "", dir + ": is a directory, not a program", nil},
+		{plain + "/x", "", plain + "/x: not a directory", nil},
+	} {
+		_, err := safety.LookPath(tt.program, tt.path, dir)
+		var le *safety.LookPathError
+		if !errors.As(err, &le) || err.Error() != tt.want || tt.is != nil && !errors.Is(err, tt.is) || le.Program != tt.program {
+			t.Errorf("%s in %q: got\n  %v\nexpected\n  %s", tt.program, tt.path, err, tt.want)
+		}
 	}
 }

@@ -1,7 +1,5 @@
 package safety_test
 
-// This file holds values in shell text: payloads in every context and shell.
-
 import (
 	"bytes"
 	"context"
@@ -33,7 +31,7 @@ func split(text string) (pieces, holes []string, kinds []safety.Kind) {
 	pieces = strings.Split(text, "⟨⟩")
 	for range len(pieces) - 1 {
 		holes = append(holes, "${{ v }}")
-		kinds = append(kinds, safety.AnyValue)
+		kinds = append(kinds, safety.KindAny)
 	}
 	return pieces, holes, kinds
 }
@@ -70,7 +68,7 @@ var contexts = []struct{ name, text, only string }{
 
 func dialect(shell string) safety.Dialect {
 	if shell == "builtin" {
-		return safety.Embedded
+		return safety.DialectEmbedded
 	}
 	return safety.DialectOf(shell)
 }
@@ -286,7 +284,7 @@ func TestRefused(t *testing.T) {
 		{`local "x=⟨⟩"`, "quotes behind the ="},
 	} {
 		pieces, holes, kinds := split(tt.text)
-		_, err := safety.ParseShell(pieces, holes, kinds, safety.Embedded)
+		_, err := safety.ParseShell(pieces, holes, kinds, safety.DialectEmbedded)
 		if tt.want == "sh reads" {
 			tt.want = "sh -c reads"
 		}
@@ -309,7 +307,7 @@ func TestAllowed(t *testing.T) {
 		"if [ ⟨⟩ = x ]; then echo; fi", "[ -f ⟨⟩ ]", "test -n ⟨⟩", "echo $(( $(wc -l <⟨⟩) + 1 ))", "find ⟨⟩ -name ⟨⟩ -exec rm {} +", "a[⟨⟩]=x", "${CC:-cc} ⟨⟩", `"$EDITOR" ⟨⟩`,
 	} {
 		pieces, holes, kinds := split(text)
-		if _, err := safety.ParseShell(pieces, holes, kinds, safety.Bash); err != nil {
+		if _, err := safety.ParseShell(pieces, holes, kinds, safety.DialectBash); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -318,11 +316,11 @@ func TestAllowed(t *testing.T) {
 // TestRawBeside: a raw value beside another takes nothing from what is said of
 // that one.
 func TestRawBeside(t *testing.T) {
-	_, err := safety.ParseShell([]string{"eval ", "", ""}, []string{"r", "v"}, []safety.Kind{safety.RawText, safety.AnyValue}, safety.Embedded)
+	_, err := safety.ParseShell([]string{"eval ", "", ""}, []string{"r", "v"}, []safety.Kind{safety.KindRaw, safety.KindAny}, safety.DialectEmbedded)
 	if err == nil || !strings.Contains(err.Error(), "eval reads") {
 		t.Errorf("%v", err)
 	}
-	st, err := safety.ParseShell([]string{"echo ", " ", ""}, []string{"r", "v"}, []safety.Kind{safety.RawText, safety.AnyValue}, safety.Embedded)
+	st, err := safety.ParseShell([]string{"echo ", " ", ""}, []string{"r", "v"}, []safety.Kind{safety.KindRaw, safety.KindAny}, safety.DialectEmbedded)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +334,7 @@ func TestRawBeside(t *testing.T) {
 func TestIntegers(t *testing.T) {
 	for _, text := range []string{"echo $((1-⟨⟩))", "a=(x y z); echo ${#a[⟨⟩+3]}", "x=abcdef; echo ${x:⟨⟩+3:2}", "[[ 5 -gt ⟨⟩ ]] && echo 4"} {
 		pieces, holes, kinds := split(text)
-		st, err := safety.ParseShell(pieces, holes, kinds, safety.Bash)
+		st, err := safety.ParseShell(pieces, holes, kinds, safety.DialectBash)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
@@ -373,7 +371,7 @@ func TestLists(t *testing.T) {
 		{`printf '<%s>' "⟨⟩"`, []string{"1", "2"}, `<["1","2"]>`},
 	} {
 		pieces, holes, kinds := split(tt.text)
-		st, err := safety.ParseShell(pieces, holes, kinds, safety.Bash)
+		st, err := safety.ParseShell(pieces, holes, kinds, safety.DialectBash)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -389,7 +387,7 @@ func TestLists(t *testing.T) {
 
 // TestPlace: positions are those of the source, whatever the marks did to it.
 func TestPlace(t *testing.T) {
-	_, err := safety.ParseShell([]string{"echo ", " ", "\necho 'x"}, []string{"${{ a }}", "${{\nlong }}"}, make([]safety.Kind, 2), safety.Bash)
+	_, err := safety.ParseShell([]string{"echo ", " ", "\necho 'x"}, []string{"${{ a }}", "${{\nlong }}"}, make([]safety.Kind, 2), safety.DialectBash)
 	var se *safety.ShellError
 	if err == nil {
 		t.Fatal("no error")
@@ -397,7 +395,7 @@ func TestPlace(t *testing.T) {
 	if s, ok := err.(*safety.ShellError); ok {
 		se = s
 	}
-	if se == nil || se.Line != 3 || se.Col != 6 {
+	if se == nil || se.Place.Line != 3 || se.Place.Col != 6 {
 		t.Errorf("%#v", err)
 	}
 }
@@ -470,12 +468,12 @@ func BenchmarkShellText(b *testing.B) {
 	pieces, holes, kinds := split("set -e\nfor f in ⟨⟩; do\n  cp -- \"$f\" ⟨⟩/'⟨⟩'\ndone\ncat <<EOF\n⟨⟩ and ⟨⟩\nEOF\n")
 	b.Run("parse", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := safety.ParseShell(pieces, holes, kinds, safety.Bash); err != nil {
+			if _, err := safety.ParseShell(pieces, holes, kinds, safety.DialectBash); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
-	st, err := safety.ParseShell(pieces, holes, kinds, safety.Bash)
+	st, err := safety.ParseShell(pieces, holes, kinds, safety.DialectBash)
 	if err != nil {
 		b.Fatal(err)
 	}

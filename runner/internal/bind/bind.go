@@ -209,6 +209,52 @@ func (e *eval) text(key string, t pipeline.Template, vars *pipeline.Vars) (strin
 	return "", fmt.Errorf("%s: %w", key, err)
 }
 
+// words are values of templates, by where the templates stand.
+type words map[*pipeline.Template][]string
+
+// text returns the value of a template; "" for one that is not set.
+func (w words) text(t *pipeline.Template) string {
+	if list := w[t]; len(list) > 0 {
+		return list[0]
+	}
+	return ""
+}
+
+// words returns the values of all templates that each visits. Arguments may be
+// several words, everything else is one.
+func (e *eval) words(each func(func(key string, t *pipeline.Template)), vars *pipeline.Vars) (words, error) {
+	out := words{}
+	var failed error
+	each(func(key string, t *pipeline.Template) {
+		if failed != nil {
+			return
+		}
+		var list []string
+		if strings.HasPrefix(key, "argument ") {
+			list, failed = t.EvalArgs(vars)
+		} else {
+			list = make([]string, 1)
+			list[0], failed = t.Eval(vars)
+		}
+		if failed != nil && e.shown(t.ReadsSteps()) {
+			list, failed = []string{t.String()}, nil
+		}
+		if failed != nil {
+			failed = fmt.Errorf("%s: %w", key, failed)
+		}
+		out[t] = list
+	})
+	return out, failed
+}
+
+// inDir makes a path absolute; "" is none.
+func inDir(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
 // shown reports whether a value that cannot be had is shown as it is written.
 func (e *eval) shown(reads bool) bool { return e.look.AsWritten != nil && e.look.AsWritten(reads) }
 
@@ -229,20 +275,22 @@ func (e *eval) stages(stages []*pipeline.Stage) ([]step.Stage, error) {
 }
 
 func (e *eval) branches(st *pipeline.Stage) ([]step.Branch, error) {
+	vars := e.vars
+	if err := e.enter(e.p.Levels(e.step, st), &vars); err != nil {
+		return nil, err
+	}
+	files, err := e.words(st.EachTemplate, &vars)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]step.Branch, len(st.Tee))
 	for i := range st.Tee {
 		br := &st.Tee[i]
-		var err error
-		if br.File == nil {
-			out[i].Chain, err = e.stages(br.Chain)
-		} else {
-			vars := e.vars
-			if err = e.enter(e.p.Levels(e.step, st), &vars); err == nil {
-				out[i].Append = br.File.Append
-				out[i].File, err = e.path("tee", br.File.File, &vars)
-			}
+		if br.File != nil {
+			out[i] = step.Branch{File: inDir(vars.Dir, files.text(&br.File.File)), Append: br.File.Append}
+			continue
 		}
-		if err != nil {
+		if out[i].Chain, err = e.stages(br.Chain); err != nil {
 			return nil, err
 		}
 	}
@@ -273,15 +321,6 @@ func (e *eval) enter(levels []*pipeline.Scope, vars *pipeline.Vars) error {
 	return nil
 }
 
-// path returns the absolute path that a template stands for; "" is none.
-func (e *eval) path(key string, t pipeline.Template, vars *pipeline.Vars) (string, error) {
-	p, err := e.text(key, t, vars)
-	if err == nil && p != "" && !filepath.IsAbs(p) {
-		p = filepath.Join(vars.Dir, p)
-	}
-	return p, err
-}
-
 // stage binds everything of a stage.
 func (e *eval) stage(out *step.Stage, st *pipeline.Stage) error {
 	o := e.p.Options(e.step, st)
@@ -305,15 +344,17 @@ func (e *eval) stage(out *step.Stage, st *pipeline.Stage) error {
 	if st.Buffered() && e.keeps {
 		out.Keep = &step.Keep{Max: st.BufferLimit(), Overflow: overflows[st.OnOverflow]}
 	}
-	if st.UsesShell() {
-		err = e.shell(out, st, &o, &vars)
-	} else {
-		err = e.arguments(out, st, &vars)
-	}
+	vals, err := e.words(st.EachTemplate, &vars)
 	if err != nil {
 		return err
 	}
-	return e.stdio(out, st, &vars)
+	if st.UsesShell() {
+		err = e.shell(out, st, &o, &vars)
+	} else {
+		err = e.arguments(out, st, vals)
+	}
+	stdio(out, st, vals)
+	return err
 }
 
 var overflows = map[pipeline.Overflow]step.Overflow{
@@ -321,32 +362,21 @@ var overflows = map[pipeline.Overflow]step.Overflow{
 }
 
 // stdio binds the descriptors.
-func (e *eval) stdio(out *step.Stage, st *pipeline.Stage, vars *pipeline.Vars) (err error) {
-	list := append([]pipeline.Stdio{st.Stdin, st.Stdout, st.Stderr}, st.Extra...)
+func stdio(out *step.Stage, st *pipeline.Stage, vals words) {
+	list := []*pipeline.Stdio{&st.Stdin, &st.Stdout, &st.Stderr}
+	for i := range st.Extra {
+		list = append(list, &st.Extra[i])
+	}
 	out.Stdio = make([]step.Stdio, len(list))
 	for fd, io := range list {
-		s := &out.Stdio[fd]
-		*s = step.Stdio{Kind: stdioKinds[io.Kind], Append: io.Append, FD: io.FD}
+		out.Stdio[fd] = step.Stdio{Kind: stdioKinds[io.Kind], Append: io.Append, FD: io.FD, Path: inDir(out.Dir, vals.text(&io.File))}
 		if io.Kind == pipeline.StdioDefault {
-			s.Kind = defaultStdio(fd)
-		}
-		if s.Path, err = e.path(stdioKey(fd), io.File, vars); err != nil {
-			return err
+			out.Stdio[fd].Kind = defaultStdio(fd)
 		}
 	}
 	if !st.Input.IsZero() {
-		out.Stdio[0].Kind = step.StdioInput
-		out.Input, err = e.text("input", st.Input, vars)
+		out.Stdio[0].Kind, out.Input = step.StdioInput, vals.text(&st.Input)
 	}
-	return err
-}
-
-// stdioKey returns what messages call a descriptor.
-func stdioKey(fd int) string {
-	if fd < 3 {
-		return []string{"stdin", "stdout", "stderr"}[fd]
-	}
-	return fmt.Sprintf("stdio[%d]", fd)
 }
 
 var stdioKinds = map[pipeline.StdioKind]step.StdioKind{
@@ -415,21 +445,15 @@ func shellPrefix(o *pipeline.Options) string {
 }
 
 // arguments binds a program and what it is given.
-func (e *eval) arguments(out *step.Stage, st *pipeline.Stage, vars *pipeline.Vars) error {
+func (e *eval) arguments(out *step.Stage, st *pipeline.Stage, vals words) error {
 	out.Args = make([]string, 0, len(st.Args))
 	shown := make([]string, 0, len(st.Args)) // a secret is masked before it is quoted
 	known := make([]safety.Arg, 0, len(st.Args))
-	for i, a := range st.Args {
-		words, err := a.EvalArgs(vars)
-		written := e.look.AsWritten != nil && a.ReadsSteps()
-		if err != nil {
-			if !e.shown(a.ReadsSteps()) {
-				return fmt.Errorf("argument %d: %w", i, err)
-			}
-			words, written = []string{a.String()}, true
-		}
-		out.Args = append(out.Args, words...)
-		for _, w := range words {
+	for i := range st.Args {
+		a := &st.Args[i]
+		out.Args = append(out.Args, vals[a]...)
+		written := e.look.AsWritten != nil && (a.ReadsSteps() || slices.Equal(vals[a], []string{a.String()}) && a.HasExpr())
+		for _, w := range vals[a] {
 			known = append(known, safety.Arg{Text: w, Dynamic: a.Dynamic()})
 			if !written {
 				w = shellescape.Quote(e.Redactor.String(w))
@@ -444,11 +468,10 @@ func (e *eval) arguments(out *step.Stage, st *pipeline.Stage, vars *pipeline.Var
 		return errors.New("the program's name is empty")
 	}
 	out.Program, out.Command = out.Args[0], strings.Join(shown, " ")
-	argv0, err := e.text("argv0", st.Argv0, vars)
-	if err == nil && argv0 != "" {
-		out.Args[0] = argv0
+	if name := vals.text(&st.Argv0); name != "" {
+		out.Args[0] = name
 	}
-	return err
+	return nil
 }
 
 // nested binds a step that runs another pipeline.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -99,24 +98,30 @@ func (e *eval) inherit(env *safety.Env, levels []*pipeline.Scope, out *environme
 
 // level adds what one level sets and takes away what it unsets.
 func (e *eval) level(env *safety.Env, lv *pipeline.Scope, vars *pipeline.Vars, out *environment) error {
-	for _, f := range lv.EnvFile {
-		names, err := e.envFile(env, f, vars)
+	vals, err := e.words(func(f func(string, *pipeline.Template)) {
+		lv.EachTemplate(func(key string, t *pipeline.Template) {
+			if t != &lv.Cwd { // relative to the outer level's, and known already
+				f(key, t)
+			}
+		})
+	}, vars)
+	if err != nil {
+		return err
+	}
+	for i := range lv.EnvFile {
+		names, err := e.envFile(env, inDir(vars.Dir, vals.text(&lv.EnvFile[i])))
 		if err != nil {
 			return err
 		}
 		out.declared = append(out.declared, names...)
 	}
-	for _, v := range lv.Env {
+	for i := range lv.Env {
+		v := &lv.Env[i]
 		if e.look.Trace {
 			env.From(fmt.Sprintf("env, %s:%d", e.p.File, v.Pos.Line))
 		}
-		key := "env " + v.Name
-		value, err := e.text(key, v.Value, vars)
-		if err != nil {
-			return err
-		}
-		if err := env.Set(v.Name, value); err != nil {
-			return fmt.Errorf("%s: %w", key, err)
+		if err := env.Set(v.Name, vals.text(&v.Value)); err != nil {
+			return fmt.Errorf("env %s: %w", v.Name, err)
 		}
 		out.declared = append(out.declared, v.Name)
 	}
@@ -132,14 +137,7 @@ func (e *eval) level(env *safety.Env, lv *pipeline.Scope, vars *pipeline.Vars, o
 const maxEnvFile = 8 << 20
 
 // envFile adds the variables of a file, and returns their names.
-func (e *eval) envFile(env *safety.Env, t pipeline.Template, vars *pipeline.Vars) ([]string, error) {
-	path, err := e.text("envFile", t, vars)
-	if err != nil {
-		return nil, err
-	}
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(vars.Dir, path)
-	}
+func (e *eval) envFile(env *safety.Env, path string) ([]string, error) {
 	text, err := readEnvFile(e.v.Root, path)
 	if err != nil && e.shown(false) { // a step may make it
 		return nil, nil
