@@ -49,6 +49,10 @@ func Name(s syscall.Signal) string {
 	return unnamed + strconv.Itoa(int(s))
 }
 
+// ExitCode returns the exit code by which shells, and pipe, tell that a signal
+// ended a process: 128 and the number of the signal.
+func ExitCode(s syscall.Signal) int { return 128 + int(s) }
+
 // Parse returns the signal of a name (with or without SIG, in any case), of a
 // number from 1 to 64, or of anything that [Name] returns but "". The error is
 // an [*UnknownError].

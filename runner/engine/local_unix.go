@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner/internal/tty"
 )
 
@@ -115,7 +116,7 @@ func (p *process) Wait() Status {
 	st := Status{Code: ws.ExitStatus(), User: time.Duration(ru.Utime.Nano()), Sys: time.Duration(ru.Stime.Nano()), MaxRSS: maxRSS(&ru)}
 	if ws.Signaled() {
 		st.Signal, st.CoreDumped = ws.Signal(), ws.CoreDump()
-		st.Code = SignalCode(st.Signal)
+		st.Code = signame.ExitCode(st.Signal)
 	}
 	return st
 }

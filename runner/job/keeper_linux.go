@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner/engine"
 	"github.com/pipe-runner/pipe/runner/guard"
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
@@ -135,7 +136,7 @@ func (k *keeper) keep() {
 		switch {
 		case k.stopping.Load():
 			k.change(func(i *Info) { i.State = StateStopped })
-			k.answer(answer{"it was stopped while it started", engine.SignalCode(syscall.SIGTERM)})
+			k.answer(answer{"it was stopped while it started", signame.ExitCode(syscall.SIGTERM)})
 			k.saved()
 			return
 		case errors.As(res.Err, &se):
