@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
+	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner/engine"
 	"github.com/pipe-runner/pipe/runner/internal/step"
 	"github.com/pipe-runner/pipe/safety"
@@ -207,7 +208,7 @@ func exitCode(cause *StepResult, interrupt error) int {
 }
 
 // ExitCode returns the exit status of a run that the signal ended.
-func (i *Interrupt) ExitCode() int { return engine.SignalCode(i.Signal) }
+func (i *Interrupt) ExitCode() int { return signame.ExitCode(i.Signal) }
 
 // StepError tells which step a run failed by, and how.
 type StepError struct {

@@ -98,7 +98,7 @@ type Process interface {
 
 // Status is how a process ended. The zero value is exit code 0.
 type Status struct {
-	Code       int            // exit code, or [SignalCode] of Signal
+	Code       int            // exit code, or that of Signal, see [signame.ExitCode]
 	Err        error          // why the status is not known; nil: it is
 	Signal     syscall.Signal // 0: it exited
 	CoreDumped bool
@@ -107,7 +107,7 @@ type Status struct {
 }
 
 // Killed returns the status of a process that a signal ended.
-func Killed(sig syscall.Signal) Status { return Status{Code: SignalCode(sig), Signal: sig} }
+func Killed(sig syscall.Signal) Status { return Status{Code: signame.ExitCode(sig), Signal: sig} }
 
 // OK reports exit code 0.
 func (s Status) OK() bool { return s.Code == 0 && s.Signal == 0 && s.Err == nil }
@@ -129,10 +129,6 @@ const (
 	CodeCannotStart = 126 // it was found and could not be started
 	CodeNotFound    = 127 // it was not found
 )
-
-// SignalCode returns the exit code by which shells, and pipe, tell that a signal
-// ended a process.
-func SignalCode(sig syscall.Signal) int { return 128 + int(sig) }
 
 // StartError says why a process, or what belongs to it, could not be started.
 type StartError struct {

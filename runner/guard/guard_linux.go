@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
 )
 
@@ -150,7 +151,7 @@ func first(pid int, signals <-chan os.Signal, before []int, told int) {
 	}
 	status := ws.ExitStatus()
 	if ws.Signaled() {
-		status = 128 + int(ws.Signal())
+		status = signame.ExitCode(ws.Signal())
 	}
 	kept := map[int]string{}
 	for _, b := range before {
@@ -234,7 +235,7 @@ func second(fd, tell int) (*Guard, error) {
 		}
 		g.mu.Lock() // for good: nothing starts any more, and no end is told of
 		killAll(g.kept)
-		os.Exit(137)
+		os.Exit(signame.ExitCode(syscall.SIGKILL))
 	}()
 	return g, nil
 }

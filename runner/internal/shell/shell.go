@@ -25,6 +25,7 @@ import (
 	"mvdan.cc/sh/v3/interp"
 	"mvdan.cc/sh/v3/syntax"
 
+	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner/engine"
 	"github.com/pipe-runner/pipe/runner/internal/osfile"
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
@@ -343,7 +344,7 @@ func (s *text) call(ctx context.Context, args []string) ([]string, error) {
 	case "echo", "printf", "pwd", "type", "help":
 		if f := fileOf(interp.HandlerCtx(ctx).Stdout); f != nil && osfile.OtherEndGone(f) {
 			if s.cmd.SigpipeFails {
-				return []string{"exit", strconv.Itoa(engine.SignalCode(syscall.SIGPIPE))}, nil
+				return []string{"exit", strconv.Itoa(signame.ExitCode(syscall.SIGPIPE))}, nil
 			}
 			return []string{"exit", "0"}, nil
 		}

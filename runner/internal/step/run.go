@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner/engine"
 	"github.com/pipe-runner/pipe/runner/internal/osfile"
 	"github.com/pipe-runner/pipe/safety"
@@ -287,5 +288,5 @@ func (p *proc) succeeded() bool {
 	if p.last || st.SigpipeFails || p.out != nil { // or its stdout was not a pipe to a reader
 		return false
 	}
-	return p.status.Signal == syscall.SIGPIPE || st.UsesShell() && p.status.Code == engine.SignalCode(syscall.SIGPIPE)
+	return p.status.Signal == syscall.SIGPIPE || st.UsesShell() && p.status.Code == signame.ExitCode(syscall.SIGPIPE)
 }
