@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -28,11 +29,18 @@ func TestKilledJournal(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("needs strace")
 	}
-	killed := 0
+	t.Parallel()
+	var killed atomic.Int32
+	t.Cleanup(func() {
+		if n := killed.Load(); n < 10 {
+			t.Errorf("only %d kills", n)
+		}
+	})
 	for _, call := range []string{"write", "/rename", "/link", "/unlink", "flock"} {
 		for n := 1; n <= 12; n++ {
 			name := strings.Trim(call, "/") + strconv.Itoa(n)
 			t.Run(name, func(t *testing.T) {
+				t.Parallel()
 				c := pipeCommand(t, "run", "f.yaml")
 				state := filepath.Join(c.Dir, "state")
 				c.Env = append(c.Env, "PIPE_STATE_DIR="+state)
@@ -48,7 +56,7 @@ func TestKilledJournal(t *testing.T) {
 				if strace.Run() == nil {
 					t.Skip("it makes no more such calls")
 				}
-				killed++
+				killed.Add(1)
 				before, _ := os.ReadFile(filepath.Join(c.Dir, "log"))
 				again := exec.Command(c.Args[0], "run", "--resume", "last")
 				again.Dir, again.Env = c.Dir, c.Env
@@ -76,8 +84,5 @@ func TestKilledJournal(t *testing.T) {
 				}
 			})
 		}
-	}
-	if killed < 10 {
-		t.Errorf("only %d kills", killed)
 	}
 }
