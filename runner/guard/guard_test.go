@@ -317,8 +317,8 @@ func (f *family) begin() *family {
 	f.t.Cleanup(func() {
 		late.Stop()
 		_ = f.Process.Kill()
-		for _, pid := range f.pids {
-			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil && strings.Contains(string(b), f.fifo.Name()) {
+		for _, pid := range procfs.All() { // also those that have not said anything
+			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil && strings.Contains(string(b), fifoVar+"="+f.fifo.Name()+"\x00") {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 		}
