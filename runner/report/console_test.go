@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -405,6 +407,27 @@ func TestLastOutputOfMany(t *testing.T) {
 	}
 }
 
+// TestLittleKept: of very much output little is kept, in pieces of any size.
+func TestLittleKept(t *testing.T) {
+	for _, size := range []int{1 << 10, 64 << 10} {
+		s := newScreen()
+		s.Out = io.Discard
+		b := bytes.Repeat([]byte("x"), size)
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for range (64 << 20) / size {
+			s.Event(runner.Event{Type: runner.EventData, Label: "a", Stream: stdout, Data: b})
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if more := int64(after.HeapAlloc) - int64(before.HeapAlloc); more > 8<<20 {
+			t.Errorf("of 64 MiB in pieces of %d bytes %d are kept", size, more)
+		}
+		runtime.KeepAlive(s)
+	}
+}
+
 // TestSummary: what is said at the end of a run.
 func TestSummary(t *testing.T) {
 	second := time.Unix(1, 0)
@@ -602,10 +625,10 @@ pipe: not run again, they ended well in 17: b, d (0)
 			steps: []string{"a"},
 			change: func(p *pipeline.Pipeline, res *runner.Result) {
 				fails(&res.Steps[0], 1)
-				res.Steps[0].Command = " \n" + strings.Repeat("é", 299) + "\nmore"
+				res.Steps[0].Command = " \nx" + strings.Repeat("é", 299) + "\nmore"
 				res.Cause = &res.Steps[0]
 			},
-			want: "pipe: f.yaml:2:5: step a failed: exit status 1\n  command: " + strings.Repeat("é", 150) + " …\n",
+			want: "pipe: f.yaml:2:5: step a failed: exit status 1\n  command: x" + strings.Repeat("é", 149) + " …\n",
 		},
 		"command with a newline at its end": {
 			steps: []string{"a"},
