@@ -46,7 +46,7 @@ func (m stateful) Run() int {
 			signal.Notify(make(chan os.Signal, 1), s)
 		}
 	}
-	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
+	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
 		panic(err)
 	}
 	dir, err := os.MkdirTemp("", "pipe-state-")
