@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,6 +72,26 @@ func init() {
 			for s := range in {
 				say(name + "-" + unix.SignalName(s.(syscall.Signal)))
 			}
+		},
+		"flees": func(name string) { // is another process every moment, in another session
+			say(name)
+			c := command("flees:" + name)
+			c.ExtraFiles = []*os.File{fifo} // so that the FIFO has not ended meanwhile
+			c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			must(c.Start())
+		},
+		"terms": func(name string) { // says that it was told to end
+			in := make(chan os.Signal, 1)
+			signal.Notify(in, syscall.SIGTERM)
+			say(name)
+			<-in
+			say(name + "-told")
+		},
+		"deafparent": func(name string) {
+			signal.Ignore(syscall.SIGTERM)
+			start("terms:"+name+"-child", &syscall.SysProcAttr{Setsid: true})
+			say(name)
+			forever()
 		},
 		"keeps": func(name string) { // has a daemon that comes to it, and not to the guard
 			subreaper()
@@ -209,6 +230,15 @@ func perform(g *Guard, do string) {
 				close(hurry)
 			}()
 			tell(g.EndOrphansUntil(time.Hour, hurry))
+		case "threads": // ends threads of this program, whichever the runtime takes
+			for range 200 {
+				done := make(chan struct{})
+				go func() {
+					runtime.LockOSThread()
+					close(done)
+				}()
+				<-done
+			}
 		case "signal":
 			g.Signal(syscall.SIGUSR1)
 		case "inherited":
@@ -317,9 +347,13 @@ func (f *family) begin() *family {
 	f.t.Cleanup(func() {
 		late.Stop()
 		_ = f.Process.Kill()
-		for _, pid := range procfs.All() { // also those that have not said anything
-			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil && strings.Contains(string(b), fifoVar+"="+f.fifo.Name()+"\x00") {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
+		for found, end := true, time.Now().Add(limit); found && time.Now().Before(end); { // also those that have not said anything
+			found = false
+			for _, pid := range procfs.All() {
+				if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil && strings.Contains(string(b), fifoVar+"="+f.fifo.Name()+"\x00") {
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+					found = true
+				}
 			}
 		}
 		_ = f.Cmd.Wait()
@@ -438,6 +472,36 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// TestFleeing: what starts itself anew all the time does not get away.
+func TestFleeing(t *testing.T) {
+	for _, victim := range []string{"first", "second"} {
+		t.Run(victim, func(t *testing.T) {
+			f := newFamily(t, "guarded:say=second leaver=flees,runaway forever").begin()
+			f.await("second", "runaway")
+			if victim == "first" {
+				f.kill(f.Process.Pid, syscall.SIGKILL)
+				_ = f.Cmd.Wait()
+			} else {
+				f.kill(f.pids["second"], syscall.SIGKILL)
+				f.exits(137)
+			}
+			f.gone()
+		})
+	}
+}
+
+// TestThreads: the death signal of a child is that of the program, and not of the
+// thread that started it.
+func TestThreads(t *testing.T) {
+	f := newFamily(t, "guarded:say=second start=hold,one threads start=hold,two threads start=hold,three threads say=over forever").begin()
+	f.await("one", "two", "three", "over")
+	for _, name := range []string{"one", "two", "three"} {
+		f.lives(name)
+	}
+	f.kill(f.Process.Pid, syscall.SIGKILL)
+	f.gone()
+}
+
 // TestBothKilled: when both are killed at once the direct children die of their
 // death signal.
 func TestBothKilled(t *testing.T) {
@@ -532,6 +596,20 @@ func TestOrphans(t *testing.T) {
 			f.gone()
 		})
 	}
+}
+
+// TestOrphansFamily: what descends from an orphan is told to end at once, and not
+// only when its parent is gone.
+func TestOrphansFamily(t *testing.T) {
+	f := newFamily(t, "guarded:say=second leaver=deafparent,one await hurry say=over forever").begin()
+	f.await("second", "one", "one-child")
+	_, _ = f.in.Write([]byte("x"))
+	f.await("one-child-told")
+	f.lives("one")
+	_, _ = f.in.Write([]byte("x"))
+	f.await("over")
+	f.kill(f.Process.Pid, syscall.SIGKILL)
+	f.gone()
 }
 
 // TestKept: what is to be kept outlives the end of the program, of either kind,
