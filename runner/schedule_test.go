@@ -436,11 +436,15 @@ func TestLeftGroup(t *testing.T) {
 	}
 	var pid int
 	_, _ = fmt.Sscan(string(b), &pid)
-	if err := syscall.Kill(pid, 0); err == nil {
+	left, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left.Signal(syscall.Signal(0)) == nil {
 		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if !strings.Contains(string(stat), ") Z ") { // nobody may have reaped it yet
 			t.Errorf("process %d lives: %s", pid, stat)
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			_ = left.Kill()
 		}
 	}
 }

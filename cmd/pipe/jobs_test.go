@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -93,8 +94,10 @@ steps:
 // it, and when its terminal is gone; its log grows, and its status is known
 // (rows 130, 131).
 func TestJobSurvives(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"first", "second", "group", "terminal"} {
 		t.Run(how, func(t *testing.T) {
+			t.Parallel()
 			j := newJobs(t, ticking)
 			var c *exec.Cmd
 			if how == "terminal" {
@@ -125,10 +128,8 @@ func TestJobSurvives(t *testing.T) {
 				t.Fatalf("it is %s, %s", info.State, info.Problem)
 			}
 			before := j.file("count")
-			for end := time.Now().Add(10 * time.Second); j.file("count") == before || j.file("count") == ""; {
-				if time.Now().After(end) {
-					t.Fatal("it does not go on")
-				}
+			if err := awaitChange(j.dir, "the job to go on", func() bool { now := j.file("count"); return now != before && now != "" }); err != nil {
+				t.Fatal(err)
 			}
 			j.run(0, "stop", "tick")
 			if info = j.only(); info.State != job.StateStopped || info.Signal != "SIGTERM" {
@@ -166,6 +167,7 @@ func onlyChild(t *testing.T, pid int) int {
 // TestKeeperKilled: a job whose keeper was killed is lost, with the reason, and
 // its process is gone; who waits for it learns of it.
 func TestKeeperKilled(t *testing.T) {
+	t.Parallel()
 	j := newJobs(t, ticking)
 	j.run(0, "run", "pipe.yaml", "tick")
 	info := j.only()
@@ -198,6 +200,7 @@ func TestKeeperKilled(t *testing.T) {
 
 // TestReboot: after a reboot no job is running, and nobody is signalled.
 func TestReboot(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
@@ -247,6 +250,7 @@ func TestReusedPid(t *testing.T) {
 // of another job, a link or a folder is reported, and the others are usable
 // (rows 122, 123).
 func TestTornJob(t *testing.T) {
+	t.Parallel()
 	j := newJobs(t, ticking)
 	j.run(0, "run", "pipe.yaml", "tick")
 	j.run(0, "stop", "tick")
@@ -340,10 +344,17 @@ func TestKilledStart(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("needs strace")
 	}
-	killed := 0
+	t.Parallel()
+	var killed atomic.Int32
+	t.Cleanup(func() {
+		if n := killed.Load(); n < 5 {
+			t.Errorf("only %d kills", n)
+		}
+	})
 	for _, call := range []string{"write", "/rename", "fsync", "flock", "mkdirat", "/clone"} {
 		for n := 1; n <= 8; n++ {
 			t.Run(strings.Trim(call, "/")+strconv.Itoa(n), func(t *testing.T) {
+				t.Parallel()
 				j := newJobs(t, "steps: [{name: a, detached: true, unref: true, spawn: [sh, -c, 'echo x >>ran; exec sleep 100']}]")
 				c := exec.Command("strace", "-f", "-qq", "-o", os.DevNull, "-e", "trace="+call, "-e", "inject="+call+":signal=KILL:when="+strconv.Itoa(n), j.pipe, "run")
 				c.Dir, c.Env = j.dir, j.env
@@ -353,21 +364,20 @@ func TestKilledStart(t *testing.T) {
 					t.Fatal(err)
 				}
 				go func() { _ = c.Wait(); close(done) }()
-				for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-					list, _ := j.store.List()
-					if len(list) == 1 && list[0].State == job.StateRunning && onlyStrace(c.Process.Pid) {
-						break
-					}
+				limit := time.After(longest)
+				look := time.NewTicker(5 * time.Millisecond) // nobody is told of the end of a tracee
+				defer look.Stop()
+				for over := false; !over; {
 					select {
 					case <-done:
-						killed++
-					default:
-						if time.Now().After(end) {
-							t.Fatal("it neither runs nor ends")
-						}
-						continue
+						killed.Add(1)
+						over = true
+					case <-look.C:
+						list, _ := j.store.List()
+						over = len(list) == 1 && list[0].State == job.StateRunning && onlyStrace(c.Process.Pid)
+					case <-limit:
+						t.Fatal("it neither runs nor ends")
 					}
-					break
 				}
 				list, err := j.store.List()
 				if err != nil {
@@ -388,9 +398,6 @@ func TestKilledStart(t *testing.T) {
 			})
 		}
 	}
-	if killed < 5 {
-		t.Errorf("only %d kills", killed)
-	}
 }
 
 // onlyStrace reports whether the runner that strace traces has ended.
@@ -402,6 +409,7 @@ func onlyStrace(pid int) bool {
 // TestFullDisk: a job whose log and state cannot be written goes on, and its
 // status is there once there is room again (row 133).
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
@@ -436,6 +444,7 @@ wait $w; echo "status $?"
 // TestLogBounds: the log of a job that writes much stays within its limit and
 // loses no line but the oldest; its keeper stays small.
 func TestLogBounds(t *testing.T) {
+	t.Parallel()
 	const lines = 2_000_000
 	j := newJobs(t, fmt.Sprintf("steps: [{name: chatty, detached: true, unref: true, spawn: [seq, 1, %d]}]", lines))
 	j.run(0, "run")
@@ -460,6 +469,7 @@ func TestLogBounds(t *testing.T) {
 // TestFollow: who follows a log sees each line once, over the change of its
 // files, until the job ends.
 func TestFollow(t *testing.T) {
+	t.Parallel()
 	const lines = 400_000
 	j := newJobs(t, fmt.Sprintf("steps: [{name: chatty, detached: true, unref: true, spawn: [sh, -c, 'until test -e go; do sleep 0.01; done; seq 1 %d']}]", lines))
 	j.run(0, "run")
@@ -489,6 +499,7 @@ func TestFollow(t *testing.T) {
 // TestUpgrade: a job goes on, and is found and ended, when the program is another
 // one by then (row 135).
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	j := newJobs(t, ticking)
 	old, err := os.ReadFile(j.pipe)
 	if err != nil {
@@ -518,6 +529,7 @@ func TestUpgrade(t *testing.T) {
 // TestDetachedInterrupted: an interrupted runner leaves a detached step alive
 // and says how it is found.
 func TestDetachedInterrupted(t *testing.T) {
+	t.Parallel()
 	j := newJobs(t, "steps: [{name: d, detached: true, spawn: [sh, -c, 'echo x >up; exec sleep 100']}]")
 	c := j.command("run")
 	pipe, err := c.StderrPipe()
@@ -548,9 +560,10 @@ func crc(s string) uint32 { return crc32.Checksum([]byte(s), crc32.MakeTable(crc
 // TestInterruptedStart: an interrupt while a job is started, at any moment, leaves
 // a job that is found, or none at all; and the runner ends.
 func TestInterruptedStart(t *testing.T) {
+	name := fmt.Sprintf("interrupted-%d", os.Getpid()) // no other keeper on the machine is counted
 	j := newJobs(t, `
 steps:
-  - name: d
+  - name: `+name+`
     detached: true
     unref: true
     killAfter: 0
@@ -573,7 +586,7 @@ steps:
 		}
 		keepers := 0
 		for _, pid := range pids() {
-			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && bytes.Contains(b, []byte(job.KeeperArg+"\x00d\x00")) {
+			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && bytes.Contains(b, []byte(job.KeeperArg+"\x00"+name+"\x00")) {
 				keepers++
 			}
 		}
@@ -607,11 +620,15 @@ func pids() []int {
 // TestKeeperReaps: what a job leaves behind and ends while the job goes on is no
 // zombie for long.
 func TestKeeperReaps(t *testing.T) {
+	t.Parallel()
 	j := newJobs(t, "steps: [{name: d, detached: true, unref: true, spawn: [sh, -c, 'for i in 1 2 3 4 5; do (leaver true); done; echo x >up; exec sleep 100']}]")
 	j.run(0, "run")
 	ready(t, filepath.Join(j.dir, "up"))
 	keeper := j.only().Keeper.Pid
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	limit := time.After(longest)
+	look := time.NewTicker(20 * time.Millisecond) // nobody is told of the reaping
+	defer look.Stop()
+	for {
 		zombies := 0
 		for _, pid := range pids() {
 			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -622,8 +639,10 @@ func TestKeeperReaps(t *testing.T) {
 		if zombies == 0 {
 			return
 		}
-		if time.Now().After(end) {
-			t.Fatalf("%d zombies", zombies)
+		select {
+		case <-look.C:
+		case <-limit:
+			t.Fatalf("waited in vain for %d zombies to be reaped", zombies)
 		}
 	}
 }

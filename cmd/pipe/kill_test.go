@@ -29,17 +29,6 @@ func pipeCommand(t *testing.T, args ...string) *exec.Cmd {
 	return c
 }
 
-// ready waits for a file with something in it.
-func ready(t *testing.T, path string) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if b, err := os.ReadFile(path); err == nil && len(b) > 0 {
-			return
-		}
-	}
-	t.Fatalf("%s does not come", path)
-}
-
 const family = `
 steps:
   - spawn: [sh, -c, 'hold $PWD/one & leaver hold $PWD/two; leaver sh -c "leaver hold $PWD/three; hold $PWD/four"; hold $PWD/five']
@@ -51,6 +40,7 @@ steps:
 // lives after a second: not a child, not one that left the group, not a daemon
 // (rows 58, 62).
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	for _, victim := range []string{"first", "second"} {
 		t.Run(victim, func(t *testing.T) {
 			c := pipeCommand(t, "run", "f.yaml")
@@ -86,11 +76,7 @@ func TestKilled(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(c.Dir, "cleaned")); err == nil {
 				t.Error("a step started after the kill")
 			}
-			for end := time.Now().Add(time.Second); find(c.Dir) != ""; time.Sleep(time.Millisecond) {
-				if time.Now().After(end) {
-					t.Fatalf("alive after a second: %q", find(c.Dir))
-				}
-			}
+			awaitGone(t, c.Dir, time.Second)
 		})
 	}
 }
@@ -98,6 +84,7 @@ func TestKilled(t *testing.T) {
 // TestSignalled: a signal to the runner ends what runs, lets it clean up, and
 // is the exit status (row 73).
 func TestSignalled(t *testing.T) {
+	t.Parallel()
 	for sig, status := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGINT: 130} {
 		c := pipeCommand(t, "run", "f.yaml")
 		if err := os.WriteFile(filepath.Join(c.Dir, "f.yaml"), []byte(family), 0o600); err != nil {
@@ -129,6 +116,7 @@ func TestSignalled(t *testing.T) {
 // TestSignalledTwice: a second signal is SIGKILL for what ignores the first
 // (row 67), also for what a step that has ended left behind.
 func TestSignalledTwice(t *testing.T) {
+	t.Parallel()
 	for name, yaml := range map[string]string{
 		"running": `steps: [{spawn: [sh, -c, 'trap "echo x >got" INT TERM; echo x >one; while :; do sleep 0.01; done'], killAfter: 100s}]`,
 		"left":    `steps: [{spawn: [sh, -c, 'sh -c "trap \"echo x >got\" INT TERM; echo x >one; while :; do sleep 0.01; done" >/dev/null 2>&1 & while ! test -s one; do :; done'], killAfter: 100s}]`,

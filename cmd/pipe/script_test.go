@@ -8,9 +8,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,8 +36,19 @@ func TestMain(m *testing.M) {
 // stateful runs the tests with a state folder of their own.
 type stateful struct{ *testing.M }
 
-// Run is that of testing.M.
+// Run is that of testing.M. Most of the time a test waits for processes, so that
+// more of them go on at once than there are processors; -parallel says otherwise.
+// A signal that is ignored here, as in the background of a shell, is not in what
+// the tests start.
 func (m stateful) Run() int {
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
+	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
+	}
 	dir, err := os.MkdirTemp("", "pipe-state-")
 	if err == nil {
 		err = os.Setenv("PIPE_STATE_DIR", dir)
@@ -68,6 +83,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "../../testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Deadline:            time.Now().Add(4 * time.Minute), // what waits in vain is ended, and its script shown
 		Setup: func(e *testscript.Env) error {
 			e.Vars = append(e.Vars,
 				"GORACE=atexit_sleep_ms=0", // or each exit of a race build takes a second
@@ -139,22 +155,25 @@ func gone(ts *testscript.TestScript, neg bool, args []string) {
 
 // find returns the command line of a process that has the text in it.
 func find(text string) string {
+	_, line := findProcess(text)
+	return line
+}
+
+// findProcess returns a process that has the text in its command line, and that;
+// 0 if there is none.
+func findProcess(text string) (pid int, line string) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err == nil && bytes.Contains(b, []byte(text)) {
-			return string(b)
+			pid, _ = strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			return pid, string(b)
 		}
 	}
-	return ""
+	return 0, ""
 }
 
-// await FILE waits until a file is there; the test's own deadline ends it.
+// await FILE waits until a file is there that has something in it.
 func await(ts *testscript.TestScript, _ bool, args []string) {
-	path := ts.MkAbs(args[0])
-	for {
-		if info, err := os.Stat(path); err == nil && info.Size() > 0 {
-			return
-		}
-	}
+	ts.Check(awaitFile(ts.MkAbs(args[0])))
 }

@@ -27,6 +27,7 @@ type terminal struct {
 	cmd    *exec.Cmd
 	mu     sync.Mutex
 	out    bytes.Buffer
+	news   chan struct{} // there is more in out
 }
 
 // onTerminal starts a program as the leader of a session that has a terminal,
@@ -50,7 +51,7 @@ func onTerminal(t *testing.T, yaml string, args ...string) *terminal {
 		t.Skip("no /dev/pts:", err)
 	}
 	defer tty.Close()
-	term := &terminal{t: t, master: master, fd: fd}
+	term := &terminal{t: t, master: master, fd: fd, news: make(chan struct{}, 1)}
 	c := pipeCommand(t)
 	c.Path, err = exec.LookPath(args[0])
 	if err != nil {
@@ -74,6 +75,10 @@ func onTerminal(t *testing.T, yaml string, args ...string) *terminal {
 			term.mu.Lock()
 			term.out.Write(b[:n])
 			term.mu.Unlock()
+			select {
+			case term.news <- struct{}{}:
+			default:
+			}
 			if err != nil {
 				return
 			}
@@ -93,11 +98,18 @@ func (x *terminal) text() string {
 	return strings.ReplaceAll(x.out.String(), "\r\n", "\n")
 }
 
-// await waits until something holds.
+// await waits until something holds: it looks at each output, and now and then,
+// as nobody is told who owns a terminal, or that a process of another is stopped.
 func (x *terminal) await(what string, holds func() bool) {
 	x.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
+	limit := time.After(longest)
+	now := time.NewTicker(5 * time.Millisecond)
+	defer now.Stop()
+	for !holds() {
+		select {
+		case <-x.news:
+		case <-now.C:
+		case <-limit:
 			x.t.Fatalf("waited in vain for %s; the terminal shows:\n%s", what, x.text())
 		}
 	}
@@ -122,6 +134,7 @@ func (x *terminal) foreground() int {
 // TestTerminalOwner: a step with stdin: inherit owns the terminal, and however
 // it ends the terminal is given back with its modes (rows 50, 71).
 func TestTerminalOwner(t *testing.T) {
+	t.Parallel()
 	x := onTerminal(t, `
 steps:
   - spawn: [sh, -c, 'read line; stty raw -echo; echo "read $line in $$" >got; kill -9 $$']
@@ -152,6 +165,7 @@ steps:
 // TestCtrlC: an interrupt from the terminal reaches each step's tree once; the
 // status is 130 (row 67).
 func TestCtrlC(t *testing.T) {
+	t.Parallel()
 	x := onTerminal(t, `
 steps:
   - spawn: [sh, -c, 'trap "echo got it" INT; hold $PWD/one & while ! test -s done; do sleep 0.01; done; echo over']
@@ -159,7 +173,7 @@ steps:
   - if: always()
     spawn: [echo, cleaned]
 `, "sh", "-c", "trap : INT; pipe run f.yaml; echo status $?; read x")
-	x.await("the step", func() bool { _, err := os.Stat(filepath.Join(x.cmd.Dir, "one")); return err == nil })
+	ready(t, filepath.Join(x.cmd.Dir, "one"))
 	x.typeIn("\x03")
 	x.awaitText("got it\n")
 	x.typeIn("\n") // the trap may have come before the read, which then still waits
@@ -181,6 +195,7 @@ steps:
 // TestCtrlCOwner: what the owner of the terminal makes of Ctrl-C is its own
 // affair, and it gets it once (row 68).
 func TestCtrlCOwner(t *testing.T) {
+	t.Parallel()
 	x := onTerminal(t, `
 steps:
   - spawn: [sh, -c, 'trap "echo got it" INT; echo ready; read line; while ! test -s done; do sleep 0.01; done; echo over']
@@ -201,6 +216,7 @@ steps:
 // TestCtrlZ: a runner that is stopped from the terminal stops with all that
 // runs, and goes on with it (row 69).
 func TestCtrlZ(t *testing.T) {
+	t.Parallel()
 	for _, stdin := range []string{"ignore", "inherit"} {
 		t.Run(stdin, func(t *testing.T) {
 			x := onTerminal(t, `
@@ -239,9 +255,10 @@ steps:
 
 // TestHangUp: a terminal that is closed ends all that is attached to it (row 72).
 func TestHangUp(t *testing.T) {
+	t.Parallel()
 	x := onTerminal(t, `steps: [{spawn: [sh, -c, 'hold $PWD/one & hold $PWD/two']}]`, "sh", "-c", "pipe run f.yaml; read x")
 	ready(t, filepath.Join(x.cmd.Dir, "one"))
 	ready(t, filepath.Join(x.cmd.Dir, "two"))
 	_ = x.master.Close()
-	x.await("the end of all", func() bool { return find(x.cmd.Dir) == "" })
+	awaitGone(t, x.cmd.Dir, longest)
 }

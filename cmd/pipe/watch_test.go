@@ -61,7 +61,7 @@ func startWatch(t *testing.T, files map[string]string) *watched {
 // expect waits for a line with the text, and returns those before it.
 func (w *watched) expect(text string) (before []string) {
 	w.t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(longest)
 	for {
 		select {
 		case l, ok := <-w.lines:
@@ -89,6 +89,7 @@ func (w *watched) write(name, text string) {
 // also one by the step itself; a new folder is seen, and a broken file is said
 // and mended.
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	w := startWatch(t, map[string]string{
 		"src/a": "one\n",
 		"w.yaml": `
@@ -125,6 +126,7 @@ steps:
 // TestWatchEnds: a run that goes on is ended by a change, all of it, before the
 // next one begins.
 func TestWatchEnds(t *testing.T) {
+	t.Parallel()
 	w := startWatch(t, map[string]string{
 		"a": "one\n",
 		"w.yaml": `
@@ -151,6 +153,7 @@ steps:
 
 // TestWatchNothing: without sources there is nothing to wait for.
 func TestWatchNothing(t *testing.T) {
+	t.Parallel()
 	w := startWatch(t, map[string]string{"w.yaml": "steps: [{spawn: [echo]}]\n"})
 	w.expect("no step of w.yaml names any")
 }
@@ -158,6 +161,7 @@ func TestWatchNothing(t *testing.T) {
 // TestWatchLoop: a run that writes its own source, another content each time, is
 // said and ends.
 func TestWatchLoop(t *testing.T) {
+	t.Parallel()
 	for name, step := range map[string]string{
 		"short": "{name: s, sources: [a], exec: 'date +%N >a; echo ran'}",
 		"long":  "{name: s, sources: [a], exec: 'date +%N >a; sleep 0.3; echo ran'}",

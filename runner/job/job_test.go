@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"github.com/pipe-runner/pipe/pipeline"
 	"github.com/pipe-runner/pipe/runner"
 	"github.com/pipe-runner/pipe/runner/job"
@@ -98,6 +100,32 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// awaitFile waits, not for ever, for a file with something in it.
+func awaitFile(t *testing.T, path string) {
+	t.Helper()
+	changes, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer changes.Close()
+	if err := changes.Add(filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	limit := time.After(30 * time.Second)
+	for {
+		if b, err := os.ReadFile(path); err == nil && len(b) > 0 {
+			return
+		}
+		select {
+		case <-changes.Events:
+		case err := <-changes.Errors:
+			t.Fatal(err)
+		case <-limit:
+			t.Fatalf("waited in vain for %s", path)
+		}
+	}
+}
+
 // TestStop: whoever asks, and however often, the job ends once; SIGKILL comes
 // after the grace that was given.
 func TestStop(t *testing.T) {
@@ -110,11 +138,8 @@ func TestStop(t *testing.T) {
 		if err != nil || res.ExitCode != 0 {
 			t.Fatalf("%+v, %v", res, err)
 		}
-		for {
-			if b, err := os.ReadFile(filepath.Join(dir, "ready")); err == nil && len(b) > 0 {
-				return res.Steps[0].Job
-			}
-		}
+		awaitFile(t, filepath.Join(dir, "ready"))
+		return res.Steps[0].Job
 	}
 	id := start()
 	grace := 100 * time.Millisecond
