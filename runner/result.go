@@ -7,7 +7,6 @@ import (
 
 	"github.com/pipe-runner/pipe/pipeline"
 	"github.com/pipe-runner/pipe/pipeline/signame"
-	"github.com/pipe-runner/pipe/runner/engine"
 	"github.com/pipe-runner/pipe/runner/internal/step"
 	"github.com/pipe-runner/pipe/safety"
 )

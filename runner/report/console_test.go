@@ -699,7 +699,7 @@ func TestDescribe(t *testing.T) {
 		{runner.StepResult{Reason: runner.ReasonReady, Err: oops, ExitCode: 1}, oops.Error(), ""},
 		{runner.StepResult{Reason: runner.ReasonReady, ExitCode: 4}, "exit status 4", ""},
 	} {
-		if got := report.Describe(&c.r); got != c.want {
+		if got := c.r.String(); got != c.want {
 			t.Errorf("%+v: %q, expected %q", c.r, got, c.want)
 		}
 		if c.more == "" {
