@@ -1,6 +1,7 @@
 package runner_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,21 @@ func Example_built() {
 		log.Fatal(err)
 	}
 	// Output: 100
+}
+
+// find | wc: the stages are joined by a kernel pipe.
+func Example_pipe() {
+	p := &pipeline.Pipeline{Steps: []*pipeline.Step{
+		pipeline.PipeStep("count", pipeline.SpawnStage("find", "testdata", "-type", "f"), pipeline.SpawnStage("wc", "-l")),
+	}}
+	var out bytes.Buffer
+	res, err := (&runner.Runner{Stdout: &out, Dir: ".."}).Run(context.Background(), p)
+	defer res.Close()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(out.Len() > 0)
+	// Output: true
 }
 
 // The error of Run says which step failed, and how.
