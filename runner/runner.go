@@ -200,9 +200,12 @@ func (s *scene) prepare() (err error) {
 	if s.dir, err = filepath.Abs(s.Dir); err != nil {
 		return err
 	}
-	s.services = &step.Services{Engine: s.Engine, Inherited: s.Inherited, Direct: s.Sink == nil, Large: step.NewLarge(), Whole: &sync.Mutex{}}
+	s.services = &step.Services{Engine: s.Engine, Inherited: s.Inherited, Direct: s.Sink == nil, Large: step.NewLarge(), Turn: make(chan struct{}, 1), Whole: &sync.Mutex{}}
 	if s.Engine == nil {
 		s.services.Engine = Local{}
+	}
+	if s.outer != nil {
+		s.services.Turn = s.outer.services.Turn
 	}
 	if s.Root != "" {
 		if s.services.Root, err = safety.OpenDir(s.Root); err != nil {

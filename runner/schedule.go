@@ -51,8 +51,8 @@ type attempts struct {
 // news is what an attempt tells the loop.
 type news struct {
 	*attempt
-	what step.EventType // EventFreed, EventReady; 0: it has ended
-	out  *outcome       // of one that has ended
+	what step.Event // EventFreed, EventReady, EventInterrupt; the zero Event: it has ended
+	out  *outcome   // of one that has ended
 }
 
 // unit is what one execution runs: a step, or one instance of a step that
@@ -132,7 +132,10 @@ func (r *run) loop(ctx context.Context) *Result {
 
 // hear takes in what an attempt tells.
 func (r *run) hear(n news) {
-	switch n.what {
+	switch n.what.Type {
+	case step.EventInterrupt:
+		r.interrupt = &interruption{&Interrupt{Signal: n.what.Exit.Signal}, context.Canceled}
+		r.halt(step.Stop{Signal: n.what.Exit.Signal})
 	case step.EventFreed:
 		r.free(n.attempt)
 	case step.EventReady:
@@ -349,7 +352,7 @@ func (r *run) start(u *unit, weight int) {
 	a := &attempt{u: u, weight: weight}
 	t := &task{
 		scene: r.scene, step: r.p.Steps[u.step], label: u.label, vars: r.bind.Vars(r.stepValue), again: res.Attempts != nil, start: res.Start,
-		tell: func(e Event) { r.emitFor(u, e) }, news: func(what step.EventType) { r.attempts.news <- news{a, what, nil} },
+		tell: func(e Event) { r.emitFor(u, e) }, news: func(what step.Event) { r.attempts.news <- news{a, what, nil} },
 	}
 	t.vars.Matrix, t.vars.Item = u.matrix, u.item
 	if up := r.graph.nodes[u.step].ranUp; up > 0 {
@@ -361,7 +364,7 @@ func (r *run) start(u *unit, weight int) {
 	r.attempts.busy += weight
 	var ctx context.Context
 	ctx, a.stop = context.WithCancelCause(r.attempts.ctx)
-	go func() { r.attempts.news <- news{a, 0, t.run(ctx)} }()
+	go func() { r.attempts.news <- news{a, step.Event{}, t.run(ctx)} }()
 }
 
 // free gives back the places of an attempt, once: its processes may have ended

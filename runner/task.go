@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,8 +37,8 @@ type task struct {
 	after string // the step before this one that ran again, in a resumed run
 	again bool   // it is not the first attempt
 	start time.Time
-	tell  func(Event)          // what views are shown
-	news  func(step.EventType) // what the loop is told
+	tell  func(Event)      // what views are shown
+	news  func(step.Event) // what the loop is told
 }
 
 // outcome is what an execution came to.
@@ -121,8 +122,8 @@ func (t *task) processes(ctx context.Context, spec *step.Spec) *outcome {
 	early := t.limit > 0 && t.p.Mode == pipeline.ModeAsync // others may start while what is left of this one is looked after
 	return &outcome{Result: step.Run(ctx, spec, t.services, func(e step.Event) {
 		switch {
-		case e.Type == step.EventReady, e.Type == step.EventFreed && early:
-			t.news(e.Type)
+		case e.Type == step.EventReady, e.Type == step.EventInterrupt, e.Type == step.EventFreed && early:
+			t.news(e)
 		case e.Type != step.EventFreed:
 			t.tell(eventOf(e))
 		}
@@ -170,7 +171,11 @@ func (t *task) nested(ctx context.Context, spec *step.Spec) *outcome {
 		return unstarted(ctx, err, "")
 	}
 	f := step.Facts{Inner: &step.End{Status: StatusSuccess}}
+	var by *Interrupt
 	switch c := res.Cause; {
+	case errors.As(res.Interrupted, &by) && ctx.Err() == nil: // from the terminal
+		t.news(step.Event{Type: step.EventInterrupt, Exit: engine.Killed(by.Signal)})
+		f.Inner.ExitCode, f.Stop = res.ExitCode, &step.Stop{Signal: by.Signal}
 	case res.Interrupted != nil && ctx.Err() == nil: // its own timeout
 		f.Inner = &step.End{Status: StatusFailure, Reason: ReasonTimeout, ExitCode: res.ExitCode, Err: res.Interrupted}
 	case c != nil:

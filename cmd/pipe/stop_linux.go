@@ -19,7 +19,7 @@ func handOnStops(g *guard.Guard) func() {
 	go func() {
 		for s := range signals {
 			sig, _ := s.(syscall.Signal)
-			g.Signal(sig)
+			g.Suspend(sig)
 		}
 	}()
 	return func() { signal.Stop(signals); close(signals) }

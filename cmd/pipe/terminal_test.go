@@ -176,7 +176,6 @@ steps:
 	ready(t, filepath.Join(x.cmd.Dir, "one"))
 	x.typeIn("\x03")
 	x.awaitText("got it\n")
-	x.typeIn("\n") // the trap may have come before the read, which then still waits
 	if err := os.WriteFile(filepath.Join(x.cmd.Dir, "done"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -204,6 +203,7 @@ steps:
 	x.awaitText("ready")
 	x.typeIn("\x03")
 	x.awaitText("got it\n")
+	x.typeIn("\n") // the trap may have come before the read, which then still waits
 	if err := os.WriteFile(filepath.Join(x.cmd.Dir, "done"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -57,10 +57,9 @@ type Cmd struct {
 	Stdout, Stderr io.Writer
 	Extra          []*os.File // descriptors 3, 4, …; a nil one is not open
 	UID, GID       *uint32    // nil: the runner's
-	Session        bool       // it leads a session of its own, and not just a group
-	// Terminal, if not nil, is a terminal that the child's group owns while it
-	// runs.
-	Terminal *os.File
+	// Terminal, if not nil, is a terminal that the child owns with the other
+	// processes of its step. A child without one has no controlling terminal.
+	Terminal *Terminal
 	// Step and Stage say what of the pipeline this is, for engines that
 	// place or fake processes; they do not change what is started.
 	Step  string
@@ -205,4 +204,14 @@ func Release(p Process, force bool) {
 	if r, ok := p.(interface{ Release(bool) }); ok {
 		r.Release(force)
 	}
+}
+
+// OwnTerminal prepares a terminal for the processes of a step, for [Cmd].Terminal.
+// It returns nil where f is not the controlling terminal of this program, or e
+// has no terminals. The caller calls Release when the step has ended.
+func OwnTerminal(e Engine, f *os.File) *Terminal {
+	if t, ok := e.(interface{ Terminal(*os.File) *Terminal }); ok {
+		return t.Terminal(f)
+	}
+	return nil
 }

@@ -18,7 +18,8 @@ import (
 
 // Local starts processes on this machine. The zero value works.
 //
-// Each process leads a process group of its own. Where the system lets one
+// Each process leads a session and a process group of its own, but for those that
+// own a terminal: they share a group (see [Terminal]). Where the system lets one
 // look (Linux), descendants that left the group are found as long as their
 // parents live, and after that too if Tree adopts them.
 type Local struct {
@@ -36,6 +37,9 @@ type Tree interface {
 	Fork(start func(deathSignal syscall.Signal) (pid int, err error)) (int, error)
 	// Reaped tells that the process has been waited for.
 	Reaped(pid int)
+	// Job returns the process group that a shell takes for this program; 0 is the
+	// program's own.
+	Job() int
 }
 
 // Start starts a process; see [Engine].

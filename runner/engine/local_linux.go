@@ -3,15 +3,14 @@ package engine
 import (
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
-	"github.com/pipe-runner/pipe/runner/internal/tty"
 )
 
 func wantPidfd(sys *syscall.SysProcAttr, fd *int) { sys.PidFD = fd }
@@ -41,10 +40,8 @@ func (p *process) awaitExit() {
 	exited(p.pid, 0)
 }
 
-// awaitOnTerminal waits for the exit of a process that owns the terminal. When
-// it is stopped from there (Ctrl-Z), the group that owned the terminal before
-// is stopped with it, as the job that it is to the shell; when that goes on, so
-// does the process. Only one process is waited for like this, by a thread.
+// awaitOnTerminal waits for the exit of a process that owns the terminal, which
+// may be stopped and continued until then. It takes a thread.
 func (p *process) awaitOnTerminal() {
 	for {
 		info, err := waitInfo(p.pid, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT)
@@ -55,25 +52,38 @@ func (p *process) awaitOnTerminal() {
 		if _, err := unix.Wait4(p.pid, &ws, unix.WUNTRACED|unix.WNOHANG, nil); err != nil {
 			return
 		}
-		foreground, _ := tty.Owner(p.terminal)
-		if sig := ws.StopSignal(); (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && (foreground == p.owner || foreground == p.pid) {
-			tty.Give(p.terminal, p.pid, nil)
-			_ = syscall.Kill(-p.pid, syscall.SIGCONT)
-			continue
+		if ws.Stopped() { // and has not been continued meanwhile
+			p.terminal.stopped(p.pid, ws.StopSignal(), p.terminal.stops.Load())
 		}
-		modes, _ := term.GetState(int(p.terminal.Fd()))
-		if foreground == p.pid {
-			tty.Give(p.terminal, p.owner, p.modes)
-		}
-		_ = syscall.Kill(-p.owner, syscall.SIGTSTP)
-		info, err = waitInfo(p.pid, unix.WEXITED|unix.WCONTINUED|unix.WNOWAIT)
-		if err != nil || info.Code != cldContinued {
+	}
+}
+
+// awaitContinued waits until a stopped process has been continued, or has ended.
+// Where the job is this program's own group, the program was stopped itself, and
+// goes on when the shell continues it.
+func awaitContinued(pid, job int) {
+	if job == syscall.Getpgrp() {
+		return
+	}
+	// A process that is stopped again is told of by that alone: it was continued,
+	// and wanted the terminal before it had it.
+	info, err := waitInfo(pid, unix.WEXITED|unix.WCONTINUED|unix.WSTOPPED|unix.WNOWAIT)
+	if err == nil && info.Code == cldContinued {
+		_, _ = waitInfo(pid, unix.WCONTINUED|unix.WNOHANG)
+	}
+}
+
+// awaitStopped waits, for a second at most, until all processes of a group have
+// stopped. The kernel tells of those of others by their state alone.
+func awaitStopped(pgid int) {
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		members := groupMembers(pgid)
+		closeMembers(members)
+		if !slices.ContainsFunc(members, func(m member) bool {
+			s, ok := procfs.ReadStat(m.pid)
+			return ok && s.State != 'T' && !s.Gone()
+		}) {
 			return
-		}
-		_, _ = waitInfo(p.pid, unix.WCONTINUED|unix.WNOHANG)
-		if foreground, _ = tty.Owner(p.terminal); foreground == p.owner { // fg, not bg
-			tty.Give(p.terminal, p.pid, modes)
-			_ = syscall.Kill(-p.pid, syscall.SIGCONT) // it may have been stopped by a read meanwhile
 		}
 	}
 }
@@ -111,7 +121,7 @@ func (p *process) findExtra() {
 		if known[pid] {
 			continue
 		}
-		if s, ok := procfs.ReadStat(pid); ok && s.Pgrp != p.pid {
+		if s, ok := procfs.ReadStat(pid); ok && s.Pgrp != p.group {
 			p.extra = append(p.extra, openMember(pid, s.Comm))
 		}
 	}

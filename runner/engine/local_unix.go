@@ -13,8 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner/internal/tty"
 )
@@ -22,15 +20,14 @@ import (
 // osProcess is the part of a process that differs between systems.
 type osProcess struct {
 	pid   int
+	group int // pid, unless another process of its terminal leads the group
 	pidfd int // -1: none
 
 	mu     sync.Mutex
 	reaped bool
 	extra  []member // signalled descendants outside of the group
 
-	terminal *os.File
-	owner    int // the group that had the terminal before
-	modes    *term.State
+	terminal *Terminal // nil: it has none
 }
 
 // member is a process that may not be ours to wait for.
@@ -47,32 +44,38 @@ func (p *process) start(c *Cmd, files []*os.File) error {
 			fds[i] = f.Fd() // makes it blocking, as a child expects
 		}
 	}
-	sys := &syscall.SysProcAttr{Setpgid: !c.Session, Setsid: c.Session}
+	// Without a controlling terminal nothing can stop the process, or be stopped by
+	// it: a program that asks for a terminal is told at once that it has none.
+	sys := &syscall.SysProcAttr{Setsid: c.Terminal == nil}
 	p.pidfd = -1
 	wantPidfd(sys, &p.pidfd)
 	if c.UID != nil || c.GID != nil {
 		sys.Credential = credential(c)
 	}
-	if c.Terminal != nil {
-		p.takeTerminal(c.Terminal, sys)
-	}
 	env := c.Env
 	if env == nil {
 		env = []string{}
 	}
-	fork := func(death syscall.Signal) (int, error) {
+	forkExec := func(death syscall.Signal) (int, error) {
 		deathSignal(sys, death)
 		return syscall.ForkExec(c.Path, c.Args, &syscall.ProcAttr{Dir: childDir(c), Env: env, Files: fds, Sys: sys})
 	}
+	fork := func() (int, error) {
+		if p.tree != nil {
+			return p.tree.Fork(forkExec)
+		}
+		return forkExec(0)
+	}
 	var err error
-	if p.tree != nil {
-		p.pid, err = p.tree.Fork(fork)
+	if c.Terminal != nil {
+		p.pid, p.group, err = c.Terminal.start(sys, fork)
 	} else {
-		p.pid, err = fork(0)
+		p.pid, err = fork()
+		p.group = p.pid
 	}
 	runtime.KeepAlive(files)
-	if err != nil {
-		p.giveTerminal()
+	if err == nil {
+		p.terminal = c.Terminal
 	}
 	return err
 }
@@ -109,7 +112,9 @@ func (p *process) Wait() Status {
 	if p.tree != nil {
 		p.tree.Reaped(p.pid)
 	}
-	p.giveTerminal()
+	if p.terminal != nil {
+		p.terminal.ended()
+	}
 	if err != nil {
 		return Status{Code: 1, Err: fmt.Errorf("the exit status of %s (pid %d) was taken by another part of this program: %w", p.name, p.pid, err)}
 	}
@@ -123,19 +128,23 @@ func (p *process) Wait() Status {
 
 // Signal sends a signal to the group, and to descendants that left it. The
 // number of a group whose leader has been reaped stays taken as long as it has
-// members, and a group of that number with a leader is another one.
+// members, and a group of that number with a leader is another one. Of processes
+// that share a group, only the leader signals it, or each would.
 func (p *process) Signal(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.reaped && !orphanGroup(p.pid) {
+	if p.reaped && !orphanGroup(p.group) {
 		return p.signalExtra(sig)
 	}
 	if !p.reaped {
 		p.findExtra()
 	}
-	err := gone(syscall.Kill(-p.pid, sig))
-	if sig != syscall.SIGKILL && !tty.JobControl(sig) {
-		_ = syscall.Kill(-p.pid, syscall.SIGCONT) // a stopped process acts on no signal
+	var err error
+	if p.group == p.pid {
+		err = gone(syscall.Kill(-p.group, sig))
+		if sig != syscall.SIGKILL && !tty.JobControl(sig) {
+			_ = syscall.Kill(-p.group, syscall.SIGCONT) // a stopped process acts on no signal
+		}
 	}
 	return errors.Join(err, p.signalExtra(sig))
 }
@@ -157,7 +166,7 @@ func orphanGroup(pgid int) bool {
 func (p *process) Left() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.extra) > 0 || orphanGroup(p.pid)
+	return len(p.extra) > 0 || p.group == p.pid && orphanGroup(p.group)
 }
 
 // End ends what is left of the group and of the descendants outside of it.
@@ -180,12 +189,12 @@ func (p *process) End(sig syscall.Signal, grace time.Duration) []string {
 		deadline = time.Time{}
 	}
 	for {
-		group := groupMembers(p.pid) // before the signal, or who obeys at once is not named
+		group := groupMembers(p.group) // before the signal, or who obeys at once is not named
 		note(group)
 		_ = p.Signal(sig) // the members that it did not reach are waited for
 		gone := awaitGone(group, deadline) && awaitGone(extra, deadline)
 		closeMembers(group)
-		if gone && !orphanGroup(p.pid) {
+		if gone && !orphanGroup(p.group) {
 			break
 		}
 		if gone && len(group) == 0 {
@@ -200,24 +209,4 @@ func (p *process) End(sig syscall.Signal, grace time.Duration) []string {
 	p.extra = nil
 	p.mu.Unlock()
 	return slices.Sorted(maps.Keys(names))
-}
-
-// takeTerminal makes the child's group the one that owns the terminal.
-func (p *process) takeTerminal(f *os.File, sys *syscall.SysProcAttr) {
-	owner, err := tty.Owner(f)
-	if err != nil {
-		return // not the controlling terminal: nothing to own
-	}
-	fd := int(f.Fd())
-	p.terminal, p.owner = f, owner
-	p.modes, _ = term.GetState(fd)
-	sys.Foreground, sys.Ctty = true, fd
-}
-
-// giveTerminal gives the terminal back and restores its modes.
-func (p *process) giveTerminal() {
-	if p.terminal != nil {
-		tty.Give(p.terminal, p.owner, p.modes)
-		p.terminal = nil
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
+	"github.com/pipe-runner/pipe/runner/internal/tty"
 )
 
 // env tells the second process the number of its end of the pipe and the pid of
@@ -31,6 +33,7 @@ type Guard struct {
 	inherited []int // descriptors past 2 that the caller of the program gave it
 	kept      map[int]string
 	tell      *os.File // the first process learns here of what it is to keep
+	job       int      // the process group of the first process; 0: there is none
 }
 
 // Enter makes the program two processes, as the package says, and returns in
@@ -77,10 +80,13 @@ func Enter() (*Guard, error) {
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{Setpgid: true},
 	}
-	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, attr)
-	if err != nil { // no /proc
-		pid, err = syscall.ForkExec(exe, os.Args, attr)
-	}
+	var pid int
+	tty.Unstoppable(func() { // nor is the second process, which inherits that
+		pid, err = syscall.ForkExec("/proc/self/exe", os.Args, attr)
+		if err != nil { // no /proc
+			pid, err = syscall.ForkExec(exe, os.Args, attr)
+		}
+	})
 	if err != nil {
 		signal.Stop(signals)
 		for _, fd := range []int{p[0], p[1], told[0], told[1]} {
@@ -102,7 +108,7 @@ func Enter() (*Guard, error) {
 
 var forwarded = []os.Signal{
 	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
-	syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGWINCH, syscall.SIGALRM,
+	syscall.SIGWINCH, syscall.SIGALRM,
 }
 
 func subreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
@@ -127,25 +133,49 @@ func openOnExec() []int {
 // first is the rest of the first process: it waits for the second one, reaps
 // what comes to it, and ends what is left.
 func first(pid int, signals <-chan os.Signal, before []int, told int) {
+	var stopped atomic.Bool // the second one had the terminal, and was stopped from there
+	stops := make(chan os.Signal, 1)
+	if !signal.Ignored(syscall.SIGTSTP) {
+		signal.Notify(stops, syscall.SIGTSTP)
+	}
 	go func() {
-		for s := range signals {
-			sig, _ := s.(syscall.Signal)
-			_ = syscall.Kill(pid, sig)
-			if sig == syscall.SIGTSTP {
+		for {
+			select {
+			case s := <-signals:
+				sig, _ := s.(syscall.Signal)
+				_ = syscall.Kill(pid, sig)
+			case <-stops:
+				// What is typed twice, or comes from the terminal and from the second
+				// process, is one stop.
+				signal.Ignore(syscall.SIGTSTP)
+				for len(stops) > 0 {
+					<-stops
+				}
+				_ = syscall.Kill(pid, syscall.SIGTSTP)
 				_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+				signal.Notify(stops, syscall.SIGTSTP)
+				if stopped.CompareAndSwap(true, false) {
+					moveTerminal(syscall.Getpgrp(), pid)
+				}
+				_ = syscall.Kill(pid, syscall.SIGCONT)
 			}
 		}
 	}()
 	var ws syscall.WaitStatus
 	for {
-		got, err := syscall.Wait4(-1, &ws, 0, nil)
+		got, err := syscall.Wait4(-1, &ws, syscall.WUNTRACED, nil)
 		if err == syscall.EINTR {
 			continue
 		}
 		if err != nil {
 			os.Exit(70)
 		}
-		if got == pid {
+		if got == pid && ws.Stopped() && moveTerminal(pid, syscall.Getpgrp()) {
+			stopped.Store(true)
+			_ = syscall.Kill(0, syscall.SIGTSTP) // the job, as the caller sees it
+			continue
+		}
+		if got == pid && !ws.Stopped() {
 			break
 		}
 	}
@@ -217,7 +247,8 @@ func second(fd, tell int) (*Guard, error) {
 	_ = unix.SetNonblock(fd, true) // so that waiting for its end takes no thread
 	lifeline := os.NewFile(uintptr(fd), "lifeline")
 	subreaper()
-	g := &Guard{pids: map[int]bool{}, starts: make(chan func()), inherited: []int{}, kept: map[int]string{}, tell: os.NewFile(uintptr(tell), "kept")}
+	job, _ := syscall.Getpgid(os.Getppid()) // 0 where the first process is gone
+	g := &Guard{pids: map[int]bool{}, starts: make(chan func()), inherited: []int{}, kept: map[int]string{}, tell: os.NewFile(uintptr(tell), "kept"), job: job}
 	for _, n := range openOnExec() {
 		unix.CloseOnExec(n) // the children of this program are given what they are to have
 		if n != fd && n != tell {
@@ -245,6 +276,7 @@ func second(fd, tell int) (*Guard, error) {
 func (g *Guard) starter() {
 	go func() {
 		runtime.LockOSThread()
+		tty.Stoppable() // as children expect it
 		for start := range g.starts {
 			start()
 		}
@@ -282,14 +314,56 @@ func (g *Guard) Fork(start func(syscall.Signal) (int, error)) (pid int, err erro
 // it. They are open, and close on exec.
 func (g *Guard) Inherited() []int { return g.inherited }
 
-// Signal sends a signal to the group of every process that runs. It is how a
-// program hands on that it is suspended (SIGTSTP) and continued (SIGCONT).
-func (g *Guard) Signal(sig syscall.Signal) {
+// Job returns the process group of the first process, which is the one that a
+// shell stops and continues; 0: there is no first process.
+func (g *Guard) Job() int { return g.job }
+
+// moveTerminal gives the terminal from one process group to another. It reports
+// whether the first one had it.
+func moveTerminal(from, to int) bool {
+	f, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	owner, err := tty.Owner(f)
+	if err != nil || owner != from {
+		return false
+	}
+	tty.Give(f, to, nil)
+	return true
+}
+
+// Suspend hands on that the program is to stop (SIGTSTP) or has been continued
+// (SIGCONT) to the group of every process that runs. They are stopped by SIGSTOP:
+// in a session of its own a process ignores SIGTSTP. A program that reads the
+// terminal itself stops, so that the first process can give the terminal back and
+// stop the job as the caller sees it; it goes on with the job.
+func (g *Guard) Suspend(sig syscall.Signal) {
+	if sig == syscall.SIGTSTP {
+		sig = syscall.SIGSTOP
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for pid := range g.pids {
-		_ = syscall.Kill(-pid, sig)
+		if pgid, err := syscall.Getpgid(pid); err == nil && pgid != syscall.Getpgrp() {
+			_ = syscall.Kill(-pgid, sig)
+		}
 	}
+	if sig == syscall.SIGSTOP && g.job != 0 && hasTerminal() {
+		_ = syscall.Kill(os.Getpid(), sig) // the first process learns of it
+	}
+}
+
+// hasTerminal reports whether this program's own group is in the foreground.
+func hasTerminal() bool {
+	f, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	owner, err := tty.Owner(f)
+	return err == nil && owner == syscall.Getpgrp()
 }
 
 // Reaped tells that a process has been waited for, and reaps orphans that have

@@ -22,8 +22,11 @@ func (g *Guard) Keep(int) error { return nil }
 // Adopt returns a guard that does nothing.
 func Adopt() *Guard { return &Guard{} }
 
-// Signal does nothing.
-func (g *Guard) Signal(syscall.Signal) {}
+// Job returns 0: there is no first process.
+func (g *Guard) Job() int { return 0 }
+
+// Suspend does nothing.
+func (g *Guard) Suspend(syscall.Signal) {}
 
 // Inherited returns nil.
 func (g *Guard) Inherited() []int { return nil }

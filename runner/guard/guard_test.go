@@ -240,7 +240,7 @@ func perform(g *Guard, do string) {
 				<-done
 			}
 		case "signal":
-			g.Signal(syscall.SIGUSR1)
+			g.Suspend(syscall.SIGUSR1)
 		case "inherited":
 			for _, fd := range g.Inherited() {
 				flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)

@@ -2,6 +2,8 @@ package osfile
 
 import (
 	"os"
+	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,4 +52,23 @@ func Text(text string) (*os.File, error) {
 		return privateText(text)
 	}
 	return written(os.NewFile(uintptr(fd), "shell text"), text)
+}
+
+// Reopen opens a pipe or a terminal once more for reading, so that a read of it
+// can be ended by a deadline. Others who have the file do not notice. It returns
+// nil for any other file, whose offset would not be shared.
+func Reopen(f *os.File) *os.File {
+	info, err := f.Stat()
+	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeCharDevice) == 0 {
+		return nil
+	}
+	again, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil
+	}
+	if again.SetReadDeadline(time.Time{}) != nil { // /dev/null and its like never block
+		_ = again.Close()
+		return nil
+	}
+	return again
 }

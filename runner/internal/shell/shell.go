@@ -45,11 +45,11 @@ type Cmd struct {
 	// The streams, as those of an [engine.Cmd].
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	Owned          []*os.File // those of the streams that are closed when the text has ended
-	UID, GID       *uint32    // of the programs that it starts; nil: the runner's
-	SigpipeFails   bool       // a program in a pipe of the text that ends by SIGPIPE has failed
-	Terminal       *os.File   // that its programs own while they run, if they read its stdin; nil: none
-	Step           string     // see [engine.Cmd]
+	Owned          []*os.File       // those of the streams that are closed when the text has ended
+	UID, GID       *uint32          // of the programs that it starts; nil: the runner's
+	SigpipeFails   bool             // a program in a pipe of the text that ends by SIGPIPE has failed
+	Terminal       *engine.Terminal // that the text and its programs own; nil: none
+	Step           string           // see [engine.Cmd]
 	Stage          int
 }
 
@@ -66,6 +66,7 @@ type text struct {
 
 	in        io.Reader
 	out, err  *os.File   // what the text and its children write to
+	childIn   io.Reader  // what children read where the text reads in
 	ours      []*os.File // the ones of these that end with the text
 	copies    osfile.Copies
 	unwritten atomic.Pointer[error] // the first write of a built-in command that failed
@@ -74,7 +75,10 @@ type text struct {
 	children map[engine.Process]chan struct{} // closed when the child has ended
 	over     []engine.Process                 // ended, but their trees have members left
 	stopping syscall.Signal
-	abandon  chan struct{} // closed when SIGKILL was asked for
+	// terminals are the descriptors of the terminal that the text has opened; the
+	// interpreter closes them.
+	terminals []*os.File
+	abandon   chan struct{} // closed when SIGKILL was asked for
 }
 
 // Start runs shell text. The error says why it cannot run: it is a
@@ -181,9 +185,7 @@ func (e *environ) Each(f func(string, expand.Variable) bool) {
 // run interprets the text, and then what it left in the background.
 func (s *text) run(ctx context.Context, r *interp.Runner) {
 	defer s.cancel()
-	if s.cmd.Terminal != nil {
-		defer tty.Own(s.cmd.Terminal)()
-	}
+	s.cmd.Terminal.Hold()
 	err := s.interpret(ctx, r, s.tree)
 	s.status = statusOf(err)
 	if sig := s.stoppedBy(); sig != 0 && ctx.Err() != nil {
@@ -232,14 +234,22 @@ func (s *text) interpret(ctx context.Context, r *interp.Runner, n syntax.Node) (
 // not a file is copied from a pipe, which the children of the text hold too.
 func (s *text) streams() (err error) {
 	s.ours = s.cmd.Owned
-	if s.in = s.cmd.Stdin; s.in != nil {
-		if _, ok := s.in.(*os.File); !ok {
-			pr, err := s.copies.To(s.in)
-			if err != nil {
-				return err
-			}
-			s.in, s.ours = pr, append(s.ours, pr)
+	switch in := s.cmd.Stdin.(type) {
+	case nil:
+	case *os.File:
+		s.in, s.childIn = in, in
+		if slices.Contains(s.ours, in) {
+			break
 		}
+		if again := osfile.Reopen(in); again != nil { // a read of the caller's own could not be ended
+			s.in, s.ours = again, append(s.ours, again)
+		}
+	default:
+		pr, err := s.copies.To(in)
+		if err != nil {
+			return err
+		}
+		s.in, s.childIn, s.ours = pr, pr, append(s.ours, pr)
 	}
 	if s.out, err = s.stream(s.cmd.Stdout); err != nil {
 		return err
@@ -370,7 +380,9 @@ func (s *text) open(ctx context.Context, path string, flag int, perm os.FileMode
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(hc.Dir, path)
 	}
-	switch path { // the step's streams, and not this program's
+	switch path { // the step's, and not this program's
+	case "/dev/tty":
+		return s.terminal(path, flag)
 	case "/dev/stdout":
 		return dupStream(fileOf(hc.Stdout), s)
 	case "/dev/stderr":
@@ -383,6 +395,24 @@ func (s *text) open(ctx context.Context, path string, flag int, perm os.FileMode
 	}
 	if err != nil || flag&(os.O_WRONLY|os.O_RDWR) == 0 {
 		return f, err
+	}
+	return &sink{f, s}, nil
+}
+
+// terminal opens the controlling terminal, if the text has one.
+func (s *text) terminal(path string, flag int) (io.ReadWriteCloser, error) {
+	if s.cmd.Terminal == nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENXIO}
+	}
+	f, err := os.OpenFile(path, flag&^(os.O_CREATE|os.O_TRUNC|os.O_EXCL)|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.terminals = append(s.terminals, f)
+	if s.stopping != 0 {
+		_ = f.SetDeadline(time.Now())
 	}
 	return &sink{f, s}, nil
 }
@@ -472,12 +502,9 @@ func (s *text) exec(ctx context.Context, args []string) error {
 		return interp.ExitStatus(engine.CodeCannotStart)
 	}
 	c := &engine.Cmd{
-		Path: path, Args: args, Env: env, Dir: hc.Dir, Stdin: hc.Stdin,
+		Path: path, Args: args, Env: env, Dir: hc.Dir, Stdin: s.childStdin(hc.Stdin),
 		Stdout: s.childStream(hc.Stdout), Stderr: s.childStream(hc.Stderr),
-		UID: s.cmd.UID, GID: s.cmd.GID, Step: s.cmd.Step, Stage: s.cmd.Stage,
-	}
-	if hc.Stdin == s.in {
-		c.Terminal = s.cmd.Terminal
+		UID: s.cmd.UID, GID: s.cmd.GID, Terminal: s.cmd.Terminal, Step: s.cmd.Step, Stage: s.cmd.Stage,
 	}
 	if c.DirFile, err = engine.OpenDir(s.cmd.Root, c.Dir); err != nil {
 		fmt.Fprintf(hc.Stderr, "%s: %v\n", args[0], err)
@@ -502,6 +529,13 @@ func (s *text) exec(ctx context.Context, args []string) error {
 		}
 		return interp.ExitStatus(engine.CodeCannotStart)
 	}
+	if s.cmd.Terminal != nil && (st.Signal == syscall.SIGINT || st.Signal == syscall.SIGQUIT) { // as a shell, the text ends by it too
+		s.mu.Lock()
+		s.stopping = st.Signal
+		s.mu.Unlock()
+		s.stop()
+		return ctx.Err()
+	}
 	if st.Signal == syscall.SIGPIPE && !s.cmd.SigpipeFails && fileOf(hc.Stdout) != s.out {
 		return nil // its reader, inside of the text, had enough
 	}
@@ -509,6 +543,17 @@ func (s *text) exec(ctx context.Context, args []string) error {
 		return interp.ExitStatus(st.Code)
 	}
 	return nil
+}
+
+// childStdin returns what a child gets for a stdin of the text.
+func (s *text) childStdin(in io.Reader) io.Reader {
+	if in == s.in {
+		return s.childIn
+	}
+	if k, ok := in.(*sink); ok {
+		return k.File
+	}
+	return in
 }
 
 // childStream returns what a child gets for a stream of the text.
@@ -625,12 +670,19 @@ func (s *text) Signal(sig syscall.Signal) error {
 		errs = errors.Join(errs, p.Signal(sig))
 	}
 	if ends {
-		s.cancel()
-		for _, f := range s.ours {
-			_ = f.SetDeadline(time.Now()) // a read or write that blocks ends
-		}
+		s.stop()
 	}
 	return errs
+}
+
+// stop ends the text, also where it blocks in a read or a write.
+func (s *text) stop() {
+	s.cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range slices.Concat(s.ours, s.terminals) {
+		_ = f.SetDeadline(time.Now())
+	}
 }
 
 // End ends what is left of the trees of all children.

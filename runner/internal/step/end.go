@@ -94,8 +94,12 @@ func (ex *execution) wait() (ended *Stop) {
 			exits <- p
 		}()
 	}
+	var interrupt *proc // that owned the terminal, and was interrupted from there
 	exit := func(p *proc) {
 		running--
+		if sig := p.status.Signal; ex.terminal != nil && interrupt == nil && (sig == syscall.SIGINT || sig == syscall.SIGQUIT) {
+			interrupt = p
+		}
 		ex.result.Stages[p.stage].Exit = p.status
 		ex.sink(Event{Type: EventExit, Stage: p.stage, Pid: p.handle.Pid(), Exit: p.status})
 	}
@@ -127,6 +131,10 @@ func (ex *execution) wait() (ended *Stop) {
 			}
 			ex.end(&Stop{Reason: ReasonIdleTimeout})
 		}
+	}
+	if ended == nil && interrupt != nil { // as a shell does, the run ends too
+		ended = &Stop{Signal: interrupt.status.Signal}
+		ex.sink(Event{Type: EventInterrupt, Exit: interrupt.status})
 	}
 	if ended == nil && !slices.ContainsFunc(ex.procs, func(p *proc) bool { return p.handle == nil || !p.succeeded() }) {
 		ex.sink(Event{Type: EventFreed})

@@ -136,13 +136,38 @@ func (ex *execution) stdin(st *Stage) (io.Reader, error) {
 	case StdioInput:
 		return strings.NewReader(st.Input), nil
 	case StdioInherit:
-		return ex.sv.Stdin, nil
+		return ex.inherit()
 	case StdioFile:
 		return ex.file("stdin", in.Path, os.O_RDONLY)
 	case StdioFD:
+		if in.FD == 0 {
+			return ex.inherit()
+		}
 		return ex.descriptor(in.FD)
 	}
 	return nil, nil
+}
+
+// inherit returns the runner's stdin, once it is the step's turn to read it. A
+// service does not wait: it would have its turn for as long as the run.
+func (ex *execution) inherit() (io.Reader, error) {
+	if ex.sv.Turn != nil && ex.spec.Service == nil {
+		select {
+		case ex.sv.Turn <- struct{}{}:
+		default:
+			ex.warn("waiting for stdin, which another step reads")
+			select {
+			case ex.sv.Turn <- struct{}{}:
+			case <-ex.ctx.Done():
+				return nil, context.Cause(ex.ctx)
+			}
+		}
+		ex.turn = true
+	}
+	if term.IsTerminal(int(ex.sv.Stdin.Fd())) {
+		ex.terminal = engine.OwnTerminal(ex.sv.Engine, ex.sv.Stdin)
+	}
+	return ex.sv.Stdin, nil
 }
 
 // file opens a file of stdio. The step can be ended while a FIFO blocks.
@@ -237,9 +262,7 @@ func (ex *execution) others(p *proc) (err error) {
 		}
 		p.cmd.Extra = append(p.cmd.Extra, f)
 	}
-	if f, ok := p.cmd.Stdin.(*os.File); ok && f == ex.sv.Stdin && term.IsTerminal(int(f.Fd())) {
-		p.cmd.Terminal = f
-	}
+	p.cmd.Terminal = ex.terminal
 	return nil
 }
 
@@ -279,7 +302,7 @@ func (ex *execution) resolve(p *proc) (err error) {
 		return err
 	}
 	c.Args, c.Env, c.Dir, c.UID, c.GID = st.Args, ex.env(st), st.Dir, st.UID, st.GID
-	c.Step, c.Stage, c.Session = ex.spec.Label, p.stage, ex.spec.Job != nil
+	c.Step, c.Stage = ex.spec.Label, p.stage
 	if c.DirFile, err = engine.OpenDir(ex.sv.Root, c.Dir); err != nil {
 		return err
 	}

@@ -30,6 +30,9 @@ type Services struct {
 	// Direct says that nobody looks at output: it goes to Stdout and Stderr
 	// without a copy where that can be, and no event tells of it.
 	Direct bool
+	// Turn is held by the step that reads Stdin, and nobody else may; nil: there is
+	// but one step.
+	Turn chan struct{}
 	// Large bounds how many pipes are large at once; see [NewLarge]. nil: none.
 	Large chan struct{}
 	// Whole is held while output is delivered that was held back, so that it is
@@ -46,13 +49,14 @@ type EventType uint8
 
 // The events of a step.
 const (
-	EventSpawn   EventType = iota + 1 // a process was started: Stage, Pid
-	EventData                         // output: Stage, FD, Data, Whole
-	EventExit                         // a process ended: Stage, Pid, Exit
-	EventClose                        // its streams ended too: Stage
-	EventWarning                      // Message, secrets masked
-	EventReady                        // the service can be used
-	EventFreed                        // all processes have ended well; what is left is looked after
+	EventSpawn     EventType = iota + 1 // a process was started: Stage, Pid
+	EventData                           // output: Stage, FD, Data, Whole
+	EventExit                           // a process ended: Stage, Pid, Exit
+	EventClose                          // its streams ended too: Stage
+	EventWarning                        // Message, secrets masked
+	EventReady                          // the service can be used
+	EventFreed                          // all processes have ended well; what is left is looked after
+	EventInterrupt                      // a process that owned the terminal was interrupted from there: Exit
 )
 
 // Event is one thing that happened to a step.
@@ -98,8 +102,10 @@ type execution struct {
 	procs    []*proc
 	tees     []*tee
 	streams  []*stream
-	open     []*os.File // to be closed when all have started
-	large    int        // places taken in Services.Large
+	open     []*os.File       // to be closed when all have started
+	large    int              // places taken in Services.Large
+	turn     bool             // it holds Services.Turn
+	terminal *engine.Terminal // that the step owns; nil: none
 	lastByte atomic.Int64
 	notify   *notifySocket // of a service that says itself that it is ready; else nil
 	line     *linePattern  // of a service whose output says so; else nil
@@ -163,6 +169,7 @@ func (ex *execution) run() {
 	}
 	osfile.Close(ex.open...)
 	ended := ex.wait()
+	ex.terminal.Release()
 	ex.flush()
 	for _, p := range ex.procs {
 		if p.handle != nil {
@@ -171,6 +178,9 @@ func (ex *execution) run() {
 	}
 	for range ex.large {
 		<-ex.sv.Large
+	}
+	if ex.turn {
+		<-ex.sv.Turn
 	}
 	if ex.notify != nil {
 		ex.notify.close()

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withoutTTOU runs f with SIGTTOU ignored: a process in the background may then
+// Unstoppable runs f with SIGTTOU ignored: a process in the background may then
 // still change the terminal.
-func withoutTTOU(f func()) {
+func Unstoppable(f func()) {
 	signal.Ignore(unix.SIGTTOU)
 	defer signal.Reset(unix.SIGTTOU)
 	f()

@@ -6,16 +6,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withoutTTOU runs f with SIGTTOU blocked in its thread: a process in the
-// background may then still change the terminal.
-func withoutTTOU(f func()) {
+// stops are the signals by which a terminal stops a process in the background
+// that reads it or changes it.
+func stops() *unix.Sigset_t {
+	set := &unix.Sigset_t{}
+	set.Val[0] = 1<<(uint(unix.SIGTTOU)-1) | 1<<(uint(unix.SIGTTIN)-1)
+	return set
+}
+
+// Unstoppable runs f in a thread that no terminal stops, and neither does it stop
+// what f starts: a process in the background may then change the terminal, and
+// its reads fail.
+func Unstoppable(f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var old unix.Sigset_t
-	set := unix.Sigset_t{}
-	set.Val[0] = 1 << (uint(unix.SIGTTOU) - 1)
-	if unix.PthreadSigmask(unix.SIG_BLOCK, &set, &old) == nil {
+	if unix.PthreadSigmask(unix.SIG_BLOCK, stops(), &old) == nil {
 		defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) }()
 	}
 	f()
 }
+
+// Stoppable undoes, for this thread and what it starts, that the program was
+// started by [Unstoppable]. The caller has locked the thread.
+func Stoppable() { _ = unix.PthreadSigmask(unix.SIG_UNBLOCK, stops(), nil) }

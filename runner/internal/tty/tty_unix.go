@@ -20,25 +20,13 @@ func Owner(f *os.File) (pgid int, err error) { return unix.IoctlGetInt(int(f.Fd(
 // unless they are nil. This program may itself be in the background.
 func Give(f *os.File, pgid int, modes *term.State) {
 	fd := int(f.Fd())
-	withoutTTOU(func() {
+	Unstoppable(func() {
 		pgrp := int32(pgid)
 		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&pgrp)))
 		if modes != nil {
 			_ = term.Restore(fd, modes)
 		}
 	})
-}
-
-// Own makes this program's group the owner of a terminal, so that the program
-// itself can read it. The function that it returns gives the terminal back.
-func Own(f *os.File) func() {
-	owner, err := Owner(f)
-	if err != nil || owner == syscall.Getpgrp() {
-		return func() {}
-	}
-	modes, _ := term.GetState(int(f.Fd()))
-	Give(f, syscall.Getpgrp(), nil)
-	return func() { Give(f, owner, modes) }
 }
 
 // JobControl reports whether a signal stops or continues a process, rather than

@@ -1,0 +1,165 @@
+//go:build unix
+
+package engine
+
+import (
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/term"
+
+	"github.com/pipe-runner/pipe/runner/internal/procfs"
+	"github.com/pipe-runner/pipe/runner/internal/tty"
+)
+
+// Terminal is a terminal that the processes of one step have to themselves, as
+// the processes of a job of a shell do. They are in one process group, which is
+// in the foreground while any of them lives. When one is stopped from the
+// terminal (Ctrl-Z), the caller's job is stopped too, so that the shell that
+// started it goes on; when the shell continues the job, the process continues.
+//
+// [OwnTerminal] makes one; its methods may be called by several goroutines. A nil
+// Terminal is none.
+type Terminal struct {
+	file  *os.File
+	job   int         // the caller's process group, which the shell stops and continues
+	modes *term.State // of before
+
+	mu     sync.Mutex
+	idle   int // the group in the foreground while no process lives
+	group  int // of the processes; 0: none lives
+	living int // processes of the group
+
+	stops atomic.Int64 // how often the job was stopped, and went on
+}
+
+// Terminal prepares a terminal for the processes of a step; see [OwnTerminal].
+func (l Local) Terminal(f *os.File) *Terminal {
+	if _, err := tty.Owner(f); err != nil {
+		return nil
+	}
+	t := &Terminal{file: f}
+	if l.Tree != nil {
+		t.job = l.Tree.Job()
+	}
+	if t.job == 0 {
+		t.job = syscall.Getpgrp()
+	}
+	t.idle = t.job
+	t.modes, _ = term.GetState(int(f.Fd()))
+	return t
+}
+
+// Hold puts this program's own group into the foreground whenever no process of
+// the step lives, so that the program can read the terminal itself.
+func (t *Terminal) Hold() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.foreground() {
+		t.idle = syscall.Getpgrp()
+		t.rest()
+	}
+}
+
+// Release gives the terminal back as it was before. No process of the step may
+// live any more that it is to end with.
+func (t *Terminal) Release() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.foreground() {
+		tty.Give(t.file, t.job, t.modes)
+	}
+	t.idle, t.group, t.living = t.job, 0, 0
+}
+
+// foreground reports whether the caller's job, or what stands for it here, is in
+// the foreground.
+func (t *Terminal) foreground() bool {
+	owner, err := tty.Owner(t.file)
+	return err == nil && (owner == t.job || owner == t.idle || owner == t.group)
+}
+
+// rest puts the idle group into the foreground, unless a process lives.
+func (t *Terminal) rest() {
+	if t.living == 0 {
+		tty.Give(t.file, t.idle, nil)
+	}
+}
+
+// start starts a process in the group of the step, which it returns, by fork; sys
+// is what puts it there.
+func (t *Terminal) start(sys *syscall.SysProcAttr, fork func() (pid int, err error)) (pid, group int, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	sys.Setpgid = true
+	if t.living > 0 {
+		sys.Pgid = t.group
+	} else if t.foreground() {
+		sys.Foreground, sys.Ctty = true, int(t.file.Fd())
+	}
+	if pid, err = fork(); err != nil {
+		if sys.Foreground {
+			t.rest()
+		}
+		return 0, 0, err
+	}
+	if t.living == 0 {
+		t.group = pid
+	}
+	t.living++
+	return pid, t.group, nil
+}
+
+// ended tells that a process of the group has been reaped.
+func (t *Terminal) ended() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.living == 0 {
+		return // it outlived the step
+	}
+	if t.living--; t.living == 0 {
+		mine := t.foreground()
+		t.group = 0
+		if mine {
+			t.rest()
+		}
+	}
+}
+
+// stopped tells that a process of the group was stopped, when the job had been
+// stopped so many times. It returns when the process is to be waited for again.
+func (t *Terminal) stopped(pid int, by syscall.Signal, stops int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s, ok := procfs.ReadStat(pid); !ok || s.State != 'T' || stops != t.stops.Load() {
+		return // it was continued with another one of the group
+	}
+	modes, _ := term.GetState(int(t.file.Fd()))
+	if t.foreground() {
+		if by == syscall.SIGTTIN || by == syscall.SIGTTOU { // it wants what it may have
+			tty.Give(t.file, t.group, nil)
+			_ = syscall.Kill(-t.group, syscall.SIGCONT)
+			return
+		}
+		_ = syscall.Kill(-t.group, syscall.SIGSTOP)
+		awaitStopped(t.group) // or one of them would take what is typed for the shell
+		tty.Give(t.file, t.job, t.modes)
+	}
+	_ = syscall.Kill(-t.job, syscall.SIGTSTP)
+	awaitContinued(pid, t.job)
+	t.stops.Add(1)
+	if owner, err := tty.Owner(t.file); err == nil && owner == t.job { // fg, and not bg
+		tty.Give(t.file, t.group, modes)
+	}
+	if t.job == syscall.Getpgrp() {
+		_ = syscall.Kill(-t.group, syscall.SIGCONT) // else who was continued for the job hands that on
+	}
+}
