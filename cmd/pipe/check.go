@@ -13,7 +13,7 @@ import (
 	"github.com/pipe-runner/pipe/pipeline"
 )
 
-// finding is one error or warning, as --format json gives it.
+// finding is one error or warning, as --format json prints it.
 type finding struct {
 	File     string `json:"file"`
 	Line     int    `json:"line,omitempty"`
@@ -28,10 +28,10 @@ func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check [FILE]…",
 		Short: "Report everything that is wrong in pipeline files, and run nothing",
-		Long: `Report everything that is wrong in pipeline files (pipe.yaml without one; - is
-stdin), and what is worth a second look, and run nothing. The exit status is 2
-if there is an error, and 0 with warnings only. docs/rules.md explains the
-warnings; "# pipe:ignore RULE" on a line silences one there.`,
+		Long: `Report everything that is wrong in pipeline files, and what is worth a second
+look. Nothing is run. Without FILE, pipe.yaml is checked; - is stdin. The exit
+status is 2 if there is an error, and 0 if there are only warnings. docs/rules.md
+explains the warnings; "# pipe:ignore RULE" on a line silences that rule there.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				args = []string{defaultFile}
@@ -65,8 +65,8 @@ warnings; "# pipe:ignore RULE" on a line silences one there.`,
 	return c
 }
 
-// check returns what there is to say of a file, and whether it can be run; as
-// text it is said at once.
+// check returns the findings of a file, and reports whether the file can be
+// run. If text is true, it writes the findings to stderr and returns none.
 func check(file string, text bool) ([]finding, bool) {
 	if text {
 		p, err := load(file)
@@ -104,10 +104,11 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// sarif puts findings into the Static Analysis Results Interchange Format 2.1.0.
+// sarif returns a log in the Static Analysis Results Interchange Format 2.1.0,
+// ready to be encoded as JSON.
 func sarif(found []finding) any {
 	type m = map[string]any
-	rules := []m{{"id": "invalid", "shortDescription": m{"text": "The file is not a pipeline that could run."}}}
+	rules := []m{{"id": "invalid", "shortDescription": m{"text": "The file is not a valid pipeline."}}}
 	for _, r := range pipeline.Rules() {
 		rules = append(rules, m{"id": r.Name, "shortDescription": m{"text": r.Help}, "help": m{"text": "bad:\n" + r.Bad + "\n\ngood:\n" + r.Good}})
 	}

@@ -15,10 +15,11 @@ func explainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain [FILE] STEP [-- ARG…]",
 		Short: "Show what a step would run, and where its environment comes from",
-		Long: `Show what a step would run, and run nothing: its arguments, program and cwd, and
-for each variable where it comes from and what it hides. An instance of a step
-that expands is named as it is shown, as in 'build[arm64]'. Of a step with sources
-it says whether it is up to date, and if not, what changed. Secrets are masked.`,
+		Long: `Show what a step would run: its arguments, program and cwd, where each variable
+of its environment comes from, and which values that variable hides. Nothing is
+run. Name an instance of a step with matrix or forEach as pipe prints it, as in
+'build[arm64]'. For a step with sources, explain also says whether the step is up
+to date and, if it is not, what changed. Secrets are masked.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			rest := []string(nil)
 			if at := c.ArgsLenAtDash(); at >= 0 {

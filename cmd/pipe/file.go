@@ -12,12 +12,13 @@ import (
 	"github.com/pipe-runner/pipe/pipeline"
 )
 
-// defaultFile is what is run where no file is named.
+// defaultFile is the file that a command reads when none is named.
 const defaultFile = "pipe.yaml"
 
-// splitFile takes the file from the arguments before the "--": a first one that
-// has a slash or the ending of YAML, or, where there is no pipe.yaml that could
-// have a step of that name, one that exists.
+// splitFile splits the arguments before "--" into the pipeline file and the rest.
+// The first argument is the file if it is "-", contains a slash or ends in .yaml
+// or .yml. Without a pipe.yaml, the first argument cannot name a step, so it is
+// also the file if a file of that name exists.
 func splitFile(args []string) (file string, rest []string) {
 	if len(args) == 0 {
 		return defaultFile, nil
@@ -34,7 +35,7 @@ func splitFile(args []string) (file string, rest []string) {
 	return defaultFile, args
 }
 
-// parse reads and checks a file.
+// parse reads and checks a pipeline file; "-" is stdin.
 func parse(file string) (*pipeline.Pipeline, error) {
 	src, err := read(file)
 	if err != nil {
@@ -47,7 +48,7 @@ func parse(file string) (*pipeline.Pipeline, error) {
 	return pipeline.Parse(name, src)
 }
 
-// load is parse that writes to stderr what is wrong.
+// load is like parse, but writes the errors to stderr and returns an exitError.
 func load(file string) (*pipeline.Pipeline, error) {
 	p, err := parse(file)
 	if err == nil {
@@ -62,7 +63,8 @@ func load(file string) (*pipeline.Pipeline, error) {
 	return nil, exitError(2)
 }
 
-// read reads a regular file, or stdin; never one without an end.
+// read returns the text of a pipeline file; "-" is stdin. It reads at most one
+// byte more than pipeline.MaxFile, so that an endless stdin cannot hang it.
 func read(file string) ([]byte, error) {
 	if file == "-" {
 		return io.ReadAll(io.LimitReader(os.Stdin, pipeline.MaxFile+1))

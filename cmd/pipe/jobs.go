@@ -22,7 +22,7 @@ import (
 	"github.com/pipe-runner/pipe/runner/job"
 )
 
-// openStore returns the jobs of the user.
+// openStore returns the store with the user's jobs.
 func openStore() (*job.Store, error) {
 	dir, err := runner.StateDir(os.Environ())
 	if err != nil {
@@ -31,7 +31,7 @@ func openStore() (*job.Store, error) {
 	return &job.Store{Dir: dir}, nil
 }
 
-// findJob returns the job that is meant by an argument.
+// findJob returns the job that a command-line argument names, and its store.
 func findJob(name string) (*job.Store, *job.Info, error) {
 	s, err := openStore()
 	if err != nil {
@@ -41,7 +41,8 @@ func findJob(name string) (*job.Store, *job.Info, error) {
 	return s, info, err
 }
 
-// oneJob returns a command for one job. Its context ends with SIGINT or SIGTERM.
+// oneJob makes c a command that takes one job. SIGINT and SIGTERM cancel the
+// context that run is given.
 func oneJob(c *cobra.Command, run func(ctx context.Context, c *cobra.Command, s *job.Store, info *job.Info) error) *cobra.Command {
 	c.ValidArgsFunction = completeJobs
 	c.Args = func(c *cobra.Command, args []string) error {
@@ -62,7 +63,7 @@ func oneJob(c *cobra.Command, run func(ctx context.Context, c *cobra.Command, s 
 	return c
 }
 
-// completeJobs offers the names and ids of jobs.
+// completeJobs completes the names and ids of jobs in a shell.
 func completeJobs(_ *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	s, err := openStore()
 	if err != nil {
@@ -77,7 +78,8 @@ func completeJobs(_ *cobra.Command, _ []string, _ string) ([]string, cobra.Shell
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
-// untilSignal returns a context that SIGINT and SIGTERM end.
+// untilSignal returns a context that SIGINT and SIGTERM cancel. The caller must
+// call the function to stop catching the signals.
 func untilSignal() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 }
@@ -94,12 +96,13 @@ func jobsCommand() *cobra.Command {
 	var asJSON, all, watch bool
 	c := &cobra.Command{
 		Use:   "jobs",
-		Short: "List the jobs that steps with detached left",
-		Long: `List the jobs that go on, have failed or are lost, of all pipelines: their state
-and age, what they use, and their last line. With --all also the others.
+		Short: "List the jobs that steps with detached have left",
+		Long: `List the jobs of all pipelines that are running, have failed or are lost: their
+state and age, the CPU and memory they use, and their last line of output. --all
+lists the other jobs too.
 
-A job is named in other commands by its id, the name of its step, or the
-beginning of either that no other job has.`,
+Other commands take a job by its id, by the name of its step, or by an
+unambiguous prefix of either.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := openStore()
@@ -128,13 +131,13 @@ beginning of either that no other job has.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
-	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing them, until Ctrl-C")
+	c.Flags().BoolVarP(&all, "all", "a", false, "also list jobs that have ended")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "print the table every second, until Ctrl-C")
 	c.AddCommand(unitCommand())
 	return c
 }
 
-// watchJobs shows the table again every second.
+// watchJobs prints the table of jobs every second, until a signal arrives.
 func watchJobs(c *cobra.Command, s *job.Store, all bool) error {
 	ctx, stop := untilSignal()
 	defer stop()
@@ -162,8 +165,10 @@ func watchJobs(c *cobra.Command, s *job.Store, all bool) error {
 	}
 }
 
-// jobTable writes the table of jobs. used has what each had used since some time
-// ago, or is nil: then the share of the CPU is that since the start.
+// jobTable writes the table of jobs. used, if not nil, holds by job id the CPU
+// time that each job had used when the table was last written, since ago; jobTable
+// updates it. The CPU column is the job's share over that time, or, where used has
+// no entry, its share since the job started.
 func jobTable(out io.Writer, s *job.Store, all bool, used map[string]time.Duration, since time.Duration) error {
 	list, err := s.List()
 	if err != nil {
@@ -200,7 +205,8 @@ func jobTable(out io.Writer, s *job.Store, all bool, used map[string]time.Durati
 	return nil
 }
 
-// shortPath names a file from this folder, where that is shorter.
+// shortPath returns path relative to the working directory if that is shorter,
+// and "-" if path is empty.
 func shortPath(path string) string {
 	here, err := os.Getwd()
 	if err != nil || path == "" {
@@ -212,7 +218,8 @@ func shortPath(path string) string {
 	return oneLine(path)
 }
 
-// stateText says how it is with a job.
+// stateText returns the state of a job with what explains it: the problem, the
+// exit code or signal, or the number of restarts.
 func stateText(i *job.Info) string {
 	switch {
 	case i.Problem != "":
@@ -227,7 +234,7 @@ func stateText(i *job.Info) string {
 	return string(i.State)
 }
 
-// age says for how long a job has run, or when it ended.
+// age returns how long a job has been running, or how long ago it ended.
 func age(i *job.Info) string {
 	switch {
 	case i.State == job.StateUnreadable:
@@ -275,9 +282,9 @@ func logsCommand() *cobra.Command {
 	c := oneJob(&cobra.Command{
 		Use:   "logs JOB",
 		Short: "Print what a job wrote, its stdout on stdout and its stderr on stderr",
-		Long: `Print what a job wrote: its stdout on stdout, and its stderr, with what its
-keeper has to say, on stderr. Old output goes when the log is full (5 files of
-8 MiB).`,
+		Long: `Print what a job wrote: its stdout on stdout, and its stderr and the messages of
+its keeper on stderr. The log holds at most 5 files of 8 MiB; when it is full,
+the oldest output is removed.`,
 	}, func(ctx context.Context, c *cobra.Command, s *job.Store, info *job.Info) error {
 		from, err := sinceTime(since)
 		if err != nil {
@@ -293,19 +300,19 @@ keeper has to say, on stderr. Old output goes when the log is full (5 files of
 			return err
 		}
 		if info.LogLost > 0 {
-			fmt.Fprintf(os.Stderr, "pipe: %d bytes of output are missing: they could not be written\n", info.LogLost)
+			fmt.Fprintf(os.Stderr, "pipe: %d bytes of output are missing: they could not be written to the log\n", info.LogLost)
 		}
 		return nil
 	})
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes, until the job ends or Ctrl-C")
-	c.Flags().StringVar(&since, "since", "", "only what is not older: a duration such as 10m, or a time such as 2026-01-02T15:04:05Z")
-	c.Flags().BoolVar(&onlyErr, "stderr", false, "only its stderr")
-	c.Flags().BoolVarP(&stamps, "timestamps", "t", false, "begin lines with their time")
-	c.Flags().IntVarP(&tail, "tail", "n", -1, "only so many of the last lines")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing new output until the job ends or Ctrl-C")
+	c.Flags().StringVar(&since, "since", "", "only print output since then: a duration such as 10m, or a time such as 2026-01-02T15:04:05Z")
+	c.Flags().BoolVar(&onlyErr, "stderr", false, "only print the job's stderr")
+	c.Flags().BoolVarP(&stamps, "timestamps", "t", false, "begin each line with the time it was written")
+	c.Flags().IntVarP(&tail, "tail", "n", -1, "only print the last `N` lines; -1 prints all")
 	return c
 }
 
-// sinceTime reads a duration before now, or a time.
+// sinceTime parses the value of --since: a duration before now, or a time.
 func sinceTime(s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -321,22 +328,23 @@ func sinceTime(s string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("--since %s: expected a duration such as 10m, or a time such as 2026-01-02T15:04:05Z", s)
 }
 
-// logPrinter writes lines of a log to where they belong.
+// logPrinter writes the lines of a log to stdout and stderr.
 type logPrinter struct {
 	out, errs       io.Writer
 	onlyErr, stamps bool
-	since           time.Time
-	skip            int
-	skipping        bool
-	open            map[string]bool // by stream: the last piece did not end its line
-	midway          [2]string       // of stdout and stderr: the stream whose line is not ended
+	since           time.Time       // older lines are not written
+	skip            int             // number of lines still to be skipped
+	skipping        bool            // the current line is being skipped
+	open            map[string]bool // by stream: the last piece read did not end its line
+	midway          [2]string       // for out and errs: the stream whose line is not yet ended; "": none
 }
 
 func (p *logPrinter) wants(l job.LogLine) bool {
 	return (!p.onlyErr || l.Stream == job.LogStderr) && !l.Time.Before(p.since)
 }
 
-// begins reports whether a piece is the beginning of a line.
+// begins reports whether a piece is the first of its line. It must be called once
+// for each piece, in order.
 func (p *logPrinter) begins(l job.LogLine) bool {
 	begins := !p.open[l.Stream]
 	if p.open == nil {
@@ -365,7 +373,8 @@ func (p *logPrinter) line(l job.LogLine) error {
 	if l.Stream != job.LogStdout && l.Stream != job.LogStderr {
 		prefix = "pipe: "
 	}
-	if before := p.midway[k]; before != "" && before != l.Stream || prefix != "" && p.midway[0] != "" { // another one's line is not continued
+	// End the unfinished line of another stream rather than continue it.
+	if before := p.midway[k]; before != "" && before != l.Stream || prefix != "" && p.midway[0] != "" {
 		end, p.midway[k] = "\n", ""
 	}
 	if p.stamps && p.midway[k] == "" {
@@ -379,7 +388,8 @@ func (p *logPrinter) line(l job.LogLine) error {
 	return err
 }
 
-// countLines returns how many lines to skip, so that the last n are left.
+// countLines reads the log and returns how many lines p must skip to print only
+// the last n.
 func countLines(ctx context.Context, s *job.Store, id string, p *logPrinter, n int) (int, error) {
 	count := 0
 	starts := *p
@@ -408,7 +418,8 @@ func waitCommand() *cobra.Command {
 	})
 }
 
-// jobStatus is the exit status that a job gives, said where it is not its own.
+// jobStatus returns the exit status for a job that has ended. Where that is not
+// the exit code of the job's own process, it says why on stderr.
 func jobStatus(i *job.Info) error {
 	switch i.State {
 	case job.StateLost, job.StateUnreadable:
@@ -431,12 +442,13 @@ func stopCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "stop JOB…",
 		Short: "End jobs, with all of their processes",
-		Long: `End jobs, with all of their processes: by their killSignal, and after their
-killAfter by SIGKILL. To stop one that has ended is no error.`,
+		Long: `End jobs, with all of their processes: each job gets its killSignal and, if it
+has not ended after its killAfter, SIGKILL. Stopping a job that has already ended
+is not an error.`,
 		ValidArgsFunction: completeJobs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
-				return errors.New("stop takes jobs, or --all")
+				return errors.New("stop takes either jobs, by name or id, or --all")
 			}
 			var signal syscall.Signal
 			var err error
@@ -487,22 +499,23 @@ killAfter by SIGKILL. To stop one that has ended is no error.`,
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&sig, "signal", "s", "", "the signal to begin with (default: the step's killSignal)")
+	c.Flags().StringVarP(&sig, "signal", "s", "", "the signal to send first (default: the step's killSignal)")
 	c.Flags().DurationVar(&grace, "grace", 0, "time until SIGKILL (default: the step's killAfter)")
-	c.Flags().BoolVarP(&all, "all", "a", false, "all jobs that go on")
-	c.Flags().BoolVarP(&kill, "kill", "k", false, "SIGKILL at once")
+	c.Flags().BoolVarP(&all, "all", "a", false, "stop all running jobs")
+	c.Flags().BoolVarP(&kill, "kill", "k", false, "send SIGKILL at once")
 	return c
 }
 
-// rebind returns the job that the step of a job is now.
+// rebind reads the file of a job again and binds the job's step with the
+// parameters and arguments the job was started with.
 func rebind(i *job.Info) (*runner.JobSpec, error) {
 	switch {
 	case i.File == "" || i.Problem != "" && i.State == job.StateUnreadable:
 		return nil, fmt.Errorf("job %s does not come from a file", i.ID)
 	case i.Secret:
-		return nil, fmt.Errorf("a parameter or argument of job %s held a secret, or bytes that are no text, which are not stored; run its pipeline again, with --if-running=restart", i.ID)
+		return nil, fmt.Errorf("a parameter or argument of job %s held a secret or invalid UTF-8, which is not stored; run its pipeline again, with --if-running=restart", i.ID)
 	case i.Nested:
-		return nil, fmt.Errorf("job %s was started by a pipeline that another one runs, and may lack what that gave it; run that again, with --if-running=restart", i.ID)
+		return nil, fmt.Errorf("job %s was started by a pipeline that another one runs, and gets values from it; run the outer pipeline again, with --if-running=restart", i.ID)
 	}
 	p, err := load(i.File)
 	if err != nil {
@@ -514,12 +527,12 @@ func rebind(i *job.Info) (*runner.JobSpec, error) {
 func restartCommand() *cobra.Command {
 	return oneJob(&cobra.Command{
 		Use:   "restart JOB",
-		Short: "Stop a job if it goes on, and start its step anew",
-		Long: `Stop a job if it goes on, and start its step anew: the file is read again, and
-the environment is the one of this call. What differs in it is shown: +NAME is
-new, -NAME is gone, ~NAME has another value.`,
+		Short: "Stop a job if it is running, and start its step anew",
+		Long: `Stop a job if it is running, and start its step anew. The file is read again, and
+the new job gets the environment of this call. Differences to the environment of
+the old job are printed: +NAME is new, -NAME is gone, ~NAME has another value.`,
 	}, func(ctx context.Context, c *cobra.Command, s *job.Store, info *job.Info) error {
-		spec, err := rebind(info) // before anything is stopped
+		spec, err := rebind(info) // first: if the file has errors, the job keeps running
 		if err != nil {
 			return err
 		}
@@ -550,10 +563,10 @@ new, -NAME is gone, ~NAME has another value.`,
 func attachCommand() *cobra.Command {
 	return oneJob(&cobra.Command{
 		Use:   "attach JOB",
-		Short: "Show what a job writes from now on, and exit with its status; Ctrl-C leaves it alone",
-		Long: `Show what a job writes from now on, until it ends, and exit with its status. It
-does not get what is typed: its stdin is not a terminal. Ctrl-C ends the showing,
-and not the job.`,
+		Short: "Show what a job writes from now on, and exit with its status; Ctrl-C detaches",
+		Long: `Show what a job writes from now on, until it ends, and exit with its status. The
+job does not read what you type: its stdin is not the terminal. Ctrl-C ends the
+command and leaves the job running.`,
 	}, func(ctx context.Context, c *cobra.Command, s *job.Store, info *job.Info) error {
 		p := &logPrinter{out: c.OutOrStdout(), errs: c.ErrOrStderr(), since: time.Now()}
 		if err := s.Logs(ctx, info.ID, true, p.line); err != nil {
@@ -611,17 +624,17 @@ func pruneCommand() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().DurationVar(&older, "older", 0, "only those that ended longer ago, such as 24h")
+	c.Flags().DurationVar(&older, "older", 0, "only remove jobs that ended longer ago than this, such as 24h")
 	return c
 }
 
 func unitCommand() *cobra.Command {
 	return oneJob(&cobra.Command{
 		Use:   "unit JOB",
-		Short: "Print a systemd unit for a job that is to outlive a reboot",
-		Long: `Print a unit file for systemd that does what the job does: systemd is then what
-keeps it, and no keeper. Save it as ~/.config/systemd/user/NAME.service, and
-start it with: systemctl --user enable --now NAME`,
+		Short: "Print a systemd unit for a job that must survive a reboot",
+		Long: `Print a systemd unit file that does what the job does, with systemd in the place
+of the keeper. Save it as ~/.config/systemd/user/NAME.service, and start it with:
+systemctl --user enable --now NAME`,
 	}, func(_ context.Context, c *cobra.Command, _ *job.Store, info *job.Info) error {
 		spec, err := rebind(info)
 		if err != nil {

@@ -12,13 +12,15 @@ import (
 	"github.com/pipe-runner/pipe/runner/job"
 )
 
-// version is set when a release is built, by -ldflags "-X main.version=…".
+// version is the version of the program. Release builds set it with
+// -ldflags "-X main.version=…".
 var version = "0.1.0-dev"
 
-// exitError carries the exit status of a command that has already said why.
+// exitError is the exit status of a command that has already printed its error
+// message.
 type exitError int
 
-// Error returns the status in words.
+// Error returns a text such as "exit status 2".
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 func main() {
@@ -28,7 +30,7 @@ func main() {
 	os.Exit(run(os.Args[1:]))
 }
 
-// run is the program without its exit.
+// run runs the command line args and returns the exit status of the program.
 func run(args []string) int {
 	root := &cobra.Command{
 		Use:                        "pipe",
@@ -55,13 +57,14 @@ func run(args []string) int {
 	return 2
 }
 
-// elsewhere has commands of other tools, and what they are here.
+// elsewhere maps commands of other tools to the equivalent command of pipe.
 var elsewhere = map[string]string{
 	"ps": "jobs", "ls": "jobs", "list": "jobs", "status": "jobs", "top": "jobs --watch", "kill": "stop", "down": "stop --all", "delete": "rm", "remove": "rm",
 	"start": "run", "up": "run", "exec": "run", "log": "logs", "lint": "check", "validate": "check", "fg": "attach", "history": "runs", "clean": "prune",
 }
 
-// unknownCommand says what to write instead of a first word that is no command.
+// unknownCommand returns an error that says what to write instead of args[0],
+// which is not a command.
 func unknownCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil

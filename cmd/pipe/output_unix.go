@@ -10,18 +10,21 @@ import (
 	"time"
 )
 
-// patience is how long a reader of our output may take for the next bytes once
-// the run is to end.
+// patience is how long a write may block on a slow reader once the run is ending.
 const patience = 2 * time.Second
 
-// output is stdout or stderr. A pipe or a terminal is opened anew, so that a
-// write to it can be given up, which changes nothing for others who have it: a
-// descriptor that is made non-blocking would be so for them too.
+// output is stdout or stderr. Until limit is called, a write blocks for as long as
+// the reader takes.
 type output struct {
 	f       *os.File
 	limited atomic.Bool
 }
 
+// newOutput returns an output that writes to f, which path names.
+//
+// Write deadlines need a non-blocking descriptor. O_NONBLOCK belongs to the open
+// file description, which other processes share with f, so newOutput opens a pipe
+// or terminal a second time rather than changing f.
 func newOutput(f *os.File, path string) *output {
 	o := &output{f: f}
 	info, err := f.Stat()
@@ -32,7 +35,8 @@ func newOutput(f *os.File, path string) *output {
 	if err != nil {
 		return o
 	}
-	if again.SetWriteDeadline(time.Time{}) != nil { // /dev/null and its like never block
+	// A device such as /dev/null takes no deadline; it never blocks either.
+	if again.SetWriteDeadline(time.Time{}) != nil {
 		_ = again.Close()
 		return o
 	}
@@ -40,7 +44,8 @@ func newOutput(f *os.File, path string) *output {
 	return o
 }
 
-// Write writes all of b, or as much as somebody takes.
+// Write writes all of b. After limit it gives up when the reader takes nothing for
+// the length of patience, and returns os.ErrDeadlineExceeded.
 func (o *output) Write(b []byte) (n int, err error) {
 	for {
 		if o.limited.Load() {
@@ -55,7 +60,8 @@ func (o *output) Write(b []byte) (n int, err error) {
 	}
 }
 
-// limit ends the patience with slow readers.
+// limit bounds the time that a write, also one that is blocked now, waits for the
+// reader.
 func (o *output) limit() {
 	o.limited.Store(true)
 	_ = o.f.SetWriteDeadline(time.Now().Add(patience))

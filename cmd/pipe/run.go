@@ -41,17 +41,18 @@ func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run [FILE] [STEP]… [-- ARG…]",
 		Short: "Run a pipeline",
-		Long: `Run a pipeline: FILE (pipe.yaml without one; - is stdin), or only the named
-steps and what they take. What follows -- is the list args of the pipeline.
+		Long: `Run a pipeline, or only the named steps and the steps they depend on. Without
+FILE, pipe.yaml is run; - is stdin. The arguments after -- become the list args
+of the pipeline.
 
-The exit status is 0 if all went well, and else that of the step that failed
-first: its exit code, 128+N for signal N, 124 for a timeout, 127 for a program
-that was not found, 126 for one that could not be started. 130 and 143 mean
-interrupted and terminated; 2 means that the file, a parameter or the command
-line is wrong and nothing was started.`,
+The exit status is 0 if every step succeeded. Otherwise it is the status of the
+step that failed first: its exit code, 128+N for signal N, 124 for a timeout, 127
+for a program that was not found, 126 for one that could not be started. 130 means
+that pipe was interrupted, 143 that it was terminated, and 2 that the file, a
+parameter or the command line is wrong and nothing was started.`,
 		Example: `  pipe run                           every step of pipe.yaml
   pipe run build.yaml -p target=arm64
-  pipe run test lint                 two steps of pipe.yaml and what they need
+  pipe run test lint                 two steps of pipe.yaml and the steps they need
   pipe run build.yaml --help         the parameters of a file`,
 		RunE: func(c *cobra.Command, args []string) error {
 			named, rest := args, []string(nil)
@@ -64,17 +65,17 @@ line is wrong and nothing was started.`,
 	fl := c.Flags()
 	fl.StringArrayVarP(&f.params, "param", "p", nil, "give a parameter, as NAME=VALUE; repeat it for a list")
 	fl.StringVarP(&f.dir, "directory", "C", "", "change to this folder first")
-	fl.StringVar(&f.root, "root", "", "a folder that every cwd and every file opened for a step must be inside of; it does not confine programs")
-	fl.IntVarP(&f.parallel, "jobs", "j", 0, "processes at once in async mode; 0 is no limit (default: the file's, or one for each CPU)")
-	fl.BoolVarP(&f.keepGoing, "keep-going", "k", false, "after a failure go on with what does not need the failed step")
-	fl.StringVar(&f.resumed, "resume", "", "go on with an earlier run, by its id or last (the last one of this folder): steps that ended well in it, and whose command, variables and sources are the same, are not run again")
-	fl.StringVar(&f.ifRunning, "if-running", "fail", "what to do where a job is running already: fail, keep it, or restart it")
-	fl.BoolVar(&f.force, "force", false, "run steps also where they are up to date")
-	fl.BoolVar(&f.foreground, "foreground", false, "run detached steps like others: wait for them, and end them with the run")
-	fl.BoolVar(&f.watch, "watch", false, "run again whenever the content of a source of a step, or the file, has changed; a run that is going on is ended first")
-	fl.BoolP("help", "h", false, "explain the command, or, after a FILE, its parameters")
-	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would be run, and run nothing")
-	fl.StringVar(&f.output, "output", "auto", "how lines of output begin: prefix (the step's name), plain, or auto (prefix in async mode)")
+	fl.StringVar(&f.root, "root", "", "a folder that must contain every cwd and every file that pipe opens for a step; it does not confine programs")
+	fl.IntVarP(&f.parallel, "jobs", "j", 0, "how many processes may run at once in async mode; 0 is no limit (default: the file's maxParallel, or the number of CPUs)")
+	fl.BoolVarP(&f.keepGoing, "keep-going", "k", false, "after a failure, go on with the steps that do not need the failed one")
+	fl.StringVar(&f.resumed, "resume", "", "go on with an earlier run, given by its id or as last (the last run of this folder): steps that succeeded in it, and whose command, variables and sources are unchanged, are not run again")
+	fl.StringVar(&f.ifRunning, "if-running", "fail", "what to do if a job is already running: fail, keep (leave it running) or restart")
+	fl.BoolVar(&f.force, "force", false, "run steps even if they are up to date")
+	fl.BoolVar(&f.foreground, "foreground", false, "run detached steps like other steps: wait for them, and end them with the run")
+	fl.BoolVar(&f.watch, "watch", false, "run again whenever the file or the content of a step's source changes; a run that is going on is ended first")
+	fl.BoolP("help", "h", false, "explain the command or, after a FILE, the file's parameters")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would run, and run nothing")
+	fl.StringVar(&f.output, "output", "auto", "how to print lines of output: prefix (after the step's name), plain (as they are), or auto (prefix in async mode)")
 	help := c.HelpFunc()
 	c.SetHelpFunc(func(c *cobra.Command, args []string) {
 		named := c.Flags().Args()
@@ -85,14 +86,14 @@ line is wrong and nothing was started.`,
 		file, _ := splitFile(named)
 		p, err := load(file)
 		if err != nil {
-			os.Exit(2) // a help function of cobra has no other way
+			os.Exit(2) // a cobra help function cannot return an error
 		}
 		paramHelp(c, p)
 	})
 	return c
 }
 
-// paramHelp prints what a file is for and which parameters it has.
+// paramHelp prints the name, description, parameters and steps of a pipeline.
 func paramHelp(c *cobra.Command, p *pipeline.Pipeline) {
 	out := c.OutOrStdout()
 	name := p.Name
@@ -129,7 +130,7 @@ func paramHelp(c *cobra.Command, p *pipeline.Pipeline) {
 	_ = w.Flush()
 }
 
-// parseParams turns NAME=VALUE words into the values of each name.
+// parseParams parses NAME=VALUE words. It returns the values by name, in order.
 func parseParams(words []string) (map[string][]string, error) {
 	out := map[string][]string{}
 	for _, w := range words {
@@ -168,7 +169,8 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 	}
 	var g *guard.Guard
 	if !f.dryRun {
-		// This starts the program anew, so nothing may have changed before it.
+		// Enter executes the program again, so nothing may have side effects
+		// before it.
 		if g, err = guard.Enter(); err != nil {
 			fmt.Fprintf(os.Stderr, "pipe: warning: %v\n", err)
 		}
@@ -187,7 +189,7 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 		return f.printPlan(c, file, steps, params)
 	}
 	if f.watch && (file == "-" || past != nil) {
-		return errors.New("--watch reads the file again and again: it can be neither stdin nor given with --resume")
+		return errors.New("--watch reads the file again before each run: it cannot be used with stdin or with --resume")
 	}
 	p, err := load(file)
 	if err != nil {
@@ -206,7 +208,7 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 	}
 	store := &job.Store{Dir: r.State, IfRunning: f.ifRunning}
 	if past != nil && !c.Flags().Changed("if-running") {
-		store.IfRunning = "keep" // those of the run that is resumed go on
+		store.IfRunning = "keep" // the jobs of the resumed run are to go on
 	}
 	if g != nil {
 		store.Keep = g.Keep
@@ -218,8 +220,8 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 	return f.execute(r, in, file, p, g)
 }
 
-// execute runs the pipeline, once or for as long as it is watched, and shows
-// what happens.
+// execute runs the pipeline, once or again and again with --watch, and prints
+// output and messages.
 func (f *runFlags) execute(r *runner.Runner, in runner.Input, file string, p *pipeline.Pipeline, g *guard.Guard) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -232,7 +234,7 @@ func (f *runFlags) execute(r *runner.Runner, in runner.Input, file string, p *pi
 	return s.run(ctx, r, p)
 }
 
-// session is what the runs of one call of the program share.
+// session holds what the runs of one call of the program share.
 type session struct {
 	f         *runFlags
 	in        runner.Input
@@ -241,7 +243,7 @@ type session struct {
 	out, errs *output
 }
 
-// run runs the pipeline once; when it returns, its processes are gone.
+// run runs the pipeline once. When it returns, all processes of the run have ended.
 func (s *session) run(ctx context.Context, r *runner.Runner, p *pipeline.Pipeline) error {
 	console := &report.Console{
 		Out: s.out, Err: s.errs,
@@ -249,7 +251,7 @@ func (s *session) run(ctx context.Context, r *runner.Runner, p *pipeline.Pipelin
 		Color:  colors(os.Stderr),
 	}
 	console.Fail = func(err error) {
-		if errors.Is(err, syscall.EPIPE) { // who reads it had enough: as the signal would
+		if errors.Is(err, syscall.EPIPE) { // the reader closed stdout: end as SIGPIPE would
 			err = &runner.Interrupt{Signal: syscall.SIGPIPE}
 		} else {
 			err = fmt.Errorf("cannot write to stdout: %w", errors.Unwrap(err))
@@ -267,7 +269,7 @@ func (s *session) run(ctx context.Context, r *runner.Runner, p *pipeline.Pipelin
 			fmt.Fprintf(os.Stderr, "pipe: warning: processes that left their step were ended with the run: %s\n", strings.Join(left, ", "))
 		}
 	}
-	if errors.Is(res.Interrupted, errChanged) { // nobody asks how it went
+	if errors.Is(res.Interrupted, errChanged) { // the next run follows at once
 		return nil
 	}
 	console.Summary(p, res)
@@ -277,12 +279,13 @@ func (s *session) run(ctx context.Context, r *runner.Runner, p *pipeline.Pipelin
 	return nil
 }
 
-// notStarted says why nothing was started.
+// notStarted writes to stderr why the run did not start, and returns the exit
+// status.
 func notStarted(err error) error {
 	var held *runner.LockError
 	var by *runner.Interrupt
 	switch {
-	case errors.As(err, &held): // nothing is wrong with the file
+	case errors.As(err, &held): // the file is not at fault
 		fmt.Fprintf(os.Stderr, "pipe: %v\n", err)
 		return exitError(1)
 	case errors.As(err, &by):
@@ -294,8 +297,8 @@ func notStarted(err error) error {
 	return refused(err)
 }
 
-// longestGrace returns the longest killAfter of the steps: what left its step
-// is not known to belong to any.
+// longestGrace returns the longest killAfter of all steps. It is the grace for
+// orphans, because pipe does not know which step an orphan belongs to.
 func longestGrace(p *pipeline.Pipeline) time.Duration {
 	var d time.Duration
 	for _, s := range p.Steps {
@@ -303,13 +306,13 @@ func longestGrace(p *pipeline.Pipeline) time.Duration {
 			d = max(d, p.Options(s, st).KillAfter)
 		}
 	}
-	if d == 0 { // never, says the file; but the run is to end
+	if d == 0 { // the file says never, but the run must end
 		d = 5 * time.Second
 	}
 	return d
 }
 
-// refused says why nothing was started.
+// refused writes err to stderr, line by line, and returns exit status 2.
 func refused(err error) error {
 	for _, line := range strings.Split(err.Error(), "\n") {
 		fmt.Fprintf(os.Stderr, "pipe: %s\n", line)
@@ -317,15 +320,16 @@ func refused(err error) error {
 	return exitError(2)
 }
 
-// forwardSignals makes signals end the run: the first one is handed on, and
-// begun is called; a second one kills at once. It returns what undoes it.
+// forwardSignals makes SIGINT, SIGTERM, SIGHUP and SIGQUIT end the run. The first
+// signal calls begun and is passed to the steps; the second one kills the steps at
+// once. The returned function stops the forwarding.
 //
-// A signal that the caller ignores, as nohup does, is taken without effect:
-// left alone it would be ignored in the steps too.
+// A signal that was ignored when the program started (nohup) is caught and dropped
+// rather than left ignored: the steps would inherit the ignored signal.
 func forwardSignals(cancel context.CancelCauseFunc, begun func()) func() {
 	signals := make(chan os.Signal, 8)
 	deaf := make(chan os.Signal, 1)
-	signal.Notify(deaf, syscall.SIGPIPE) // a write fails instead
+	signal.Notify(deaf, syscall.SIGPIPE) // so that writes return EPIPE instead
 	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if signal.Ignored(s) {
 			signal.Notify(deaf, s)
@@ -352,7 +356,7 @@ func forwardSignals(cancel context.CancelCauseFunc, begun func()) func() {
 				case 1:
 					begun()
 					long = time.AfterFunc(time.Second, func() {
-						fmt.Fprintln(os.Stderr, "pipe: waiting for what runs to end; the same again kills it")
+						fmt.Fprintln(os.Stderr, "pipe: waiting for the steps to end; a second signal kills them")
 					})
 					cancel(&runner.Interrupt{Signal: sig, Again: again})
 				case 2:
@@ -366,7 +370,7 @@ func forwardSignals(cancel context.CancelCauseFunc, begun func()) func() {
 	return func() { signal.Stop(signals); close(stop) }
 }
 
-// colors reports whether escape codes may be written to a file.
+// colors reports whether escape sequences may be written to f.
 func colors(f *os.File) bool {
 	if os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || os.Getenv("TERM") == "" {
 		return false
@@ -374,7 +378,7 @@ func colors(f *os.File) bool {
 	return term.IsTerminal(int(f.Fd()))
 }
 
-// printPlan prints the steps in the order in which they would be decided on.
+// printPlan prints the steps in the order in which a run would consider them.
 func (f *runFlags) printPlan(c *cobra.Command, file string, steps []string, params map[string][]string) error {
 	p, err := load(file)
 	if err != nil {

@@ -20,11 +20,12 @@ func runsCommand() *cobra.Command {
 	asJSON := false
 	c := &cobra.Command{
 		Use:   "runs",
-		Short: "List the runs that are recorded, show one, remove old ones",
-		Long: `List the runs that are recorded, the latest first. The last 200 or so are kept,
-in $PIPE_STATE_DIR, or pipe in $XDG_STATE_HOME or in ~/.local/state.
+		Short: "List the recorded runs, show one, remove old ones",
+		Long: `List the recorded runs, the latest first. About 200 runs are kept, in
+$PIPE_STATE_DIR, or else in $XDG_STATE_HOME/pipe or ~/.local/state/pipe.
 
-Of a run that was killed there is in its journal what it had done until then. pipe run --resume goes on from there.`,
+The journal of a run that was killed holds what the run had done until then;
+pipe run --resume goes on from there.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			state, err := runner.StateDir(os.Environ())
@@ -53,7 +54,7 @@ Of a run that was killed there is in its journal what it had done until then. pi
 	c.PersistentFlags().BoolVar(&asJSON, "json", false, "print JSON")
 	show := &cobra.Command{
 		Use:   "show ID",
-		Short: "Show the steps of a run; ID is an id, the beginning of one, or last (the last one of this folder)",
+		Short: "Show the steps of a run; ID is an id, a prefix of one, or last (the last run of this folder)",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := openRun(args[0])
@@ -75,7 +76,7 @@ Of a run that was killed there is in its journal what it had done until then. pi
 	keep := 0
 	prune := &cobra.Command{
 		Use:   "prune",
-		Short: "Remove the journals of runs that have ended, but for the latest",
+		Short: "Remove the journals of runs that have ended, except the latest",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if keep < 0 {
@@ -90,12 +91,13 @@ Of a run that was killed there is in its journal what it had done until then. pi
 			return err
 		},
 	}
-	prune.Flags().IntVar(&keep, "keep", 10, "how many of the latest to keep")
+	prune.Flags().IntVar(&keep, "keep", 10, "how many of the latest runs to keep")
 	c.AddCommand(show, prune)
 	return c
 }
 
-// openRun opens a run by its id, or the last one of this folder.
+// openRun opens a run by its id or a prefix of it, or, for "last", the last run
+// that was started in the working directory.
 func openRun(id string) (*runner.PastRun, error) {
 	state, err := runner.StateDir(os.Environ())
 	if err != nil {
@@ -144,7 +146,8 @@ func showRun(c *cobra.Command, r *runner.PastRun) error {
 	return w.Flush()
 }
 
-// oneLine makes text fit a table: its first line, and not too much of it.
+// oneLine shortens s to fit a cell of a table: to at most 70 characters of its
+// first line, without control characters.
 func oneLine(s string) string {
 	first, rest, _ := strings.Cut(strings.TrimSpace(s), "\n")
 	r := []rune(strings.Map(func(r rune) rune {
@@ -162,7 +165,8 @@ func oneLine(s string) string {
 	return string(r)
 }
 
-// runFile names the file of a run so that it can be found.
+// runFile returns the path of the file of a run, made absolute with the folder of
+// the run.
 func runFile(r *runner.PastRun) string {
 	if r.File == "" || filepath.IsAbs(r.File) || r.File == "stdin" {
 		return r.File
@@ -177,7 +181,7 @@ func took(r *runner.PastRun) string {
 	return r.End.Sub(r.Start).Round(time.Millisecond).String()
 }
 
-// outcome says in a word or two how a run went.
+// outcome returns the state of a run, and how it ended, in a few words.
 func outcome(r *runner.PastRun) string {
 	switch {
 	case r.Status == runner.RunUnreadable:
@@ -203,7 +207,7 @@ type runJSON struct {
 	Params   map[string][]string `json:"params,omitempty"`
 	Args     []string            `json:"args,omitempty"`
 	Status   string              `json:"status"`
-	ExitCode *int                `json:"exitCode"` // null: it has not ended
+	ExitCode *int                `json:"exitCode"` // null: the run has not ended
 	Cause    string              `json:"cause,omitempty"`
 	Error    string              `json:"error,omitempty"`
 	Problem  string              `json:"problem,omitempty"`
@@ -255,8 +259,9 @@ func printJSON(c *cobra.Command, v any) error {
 	return e.Encode(v)
 }
 
-// resume prepares to go on with an earlier run: its folder, file, parameters
-// and steps are those of this one, where nothing else is given.
+// resume opens the run that --resume names and changes to its folder. It returns
+// the file, steps and arguments of that run where the command line gives no others,
+// and adds to params the parameters that the command line does not give.
 func (f *runFlags) resume(named, args []string, params map[string][]string) (file string, steps, rest []string, past *runner.PastRun, err error) {
 	if past, err = openRun(f.resumed); err != nil {
 		return "", nil, nil, nil, err

@@ -8,8 +8,9 @@ import (
 	"github.com/pipe-runner/pipe/runner/guard"
 )
 
-// handOnStops makes the steps stop and go on with this program. The program
-// itself goes on counting: a timeout does not wait for who is suspended.
+// handOnStops suspends and continues the steps together with this program
+// (SIGTSTP, SIGCONT). Timeouts keep counting while the program is suspended. The
+// returned function ends this.
 func handOnStops(g *guard.Guard) func() {
 	if g == nil {
 		return func() {}

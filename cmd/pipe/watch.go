@@ -17,31 +17,30 @@ import (
 	"github.com/pipe-runner/pipe/runner"
 )
 
-// quiet is how long the sources must be left alone before they are looked at:
-// editors and compilers write several times.
+// quiet is how long no source may change before the sources are compared: editors
+// and compilers write a file in several steps.
 const quiet = 50 * time.Millisecond
 
-// errChanged ends a run because its sources are others now.
+// errChanged is the cause with which --watch cancels a run whose sources changed.
 var errChanged = errors.New("its sources changed")
 
-// watcher knows the sources of a pipeline, and when they change.
+// watcher watches the sources and the files of a pipeline for changes.
 type watcher struct {
-	files  []string // of the pipeline, and those that it runs
-	broken []string // those that have errors now
+	files  []string // the file of the pipeline and the files of its nested pipelines
+	broken []string // files that have errors now
 	r      *runner.Runner
 	in     runner.Input
 	notify *fsnotify.Watcher
-	dirs   map[string]bool
-	last   *pipeline.Pipeline // that could be read
-	now    *runner.Watched
-	// during counts for a file in how many runs, one after the other, it changed
-	// while the run went on.
+	dirs   map[string]bool    // the folders that notify watches
+	last   *pipeline.Pipeline // the last one without errors
+	now    *runner.Watched    // the sources as last seen
+	// during counts, by file, the consecutive runs during which the file changed.
 	during map[string]int
-	texts  map[string]string // of the files
+	texts  map[string]string // the contents of files and broken, by name
 }
 
-// watch runs the pipeline, and again whenever a source has changed, until the
-// context ends.
+// watch runs the pipeline, and runs it again whenever a source has changed, until
+// ctx is done.
 func (s *session) watch(ctx context.Context, r *runner.Runner, file string, p *pipeline.Pipeline) error {
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -53,10 +52,10 @@ func (s *session) watch(ctx context.Context, r *runner.Runner, file string, p *p
 		return refused(err)
 	}
 	if len(w.now.Dirs) == 0 {
-		return fmt.Errorf("--watch runs again when the files change that steps name as sources, and no step of %s names any; add sources: [\"src/**\"]", file)
+		return fmt.Errorf("--watch runs again when a file changes that a step names in its sources, and no step of %s names any; add sources: [\"src/**\"]", file)
 	}
 	for _, label := range w.now.Unknown {
-		fmt.Fprintf(os.Stderr, "pipe: %s: warning: its sources are known during a run only, and are not watched\n", label)
+		fmt.Fprintf(os.Stderr, "pipe: %s: warning: its sources are known only during a run, and are not watched\n", label)
 	}
 	for {
 		watched := len(w.now.Sums)
@@ -71,7 +70,7 @@ func (s *session) watch(ctx context.Context, r *runner.Runner, file string, p *p
 			changed <- names
 		}()
 		if p != nil {
-			_ = s.run(runCtx, r, p) // it has been said how it went
+			_ = s.run(runCtx, r, p) // run has printed the error
 		}
 		close(over)
 		if ctx.Err() == nil && context.Cause(runCtx) == nil {
@@ -94,7 +93,7 @@ func (s *session) watch(ctx context.Context, r *runner.Runner, file string, p *p
 		fmt.Fprintf(os.Stderr, "pipe: %s changed\n", strings.Join(names, ", "))
 		w.broken = nil
 		if next, err := load(file); err != nil {
-			p = nil // it is said what is wrong; the next change may mend it
+			p = nil // load has printed the errors; the next change may fix them
 			w.mend(err)
 		} else if err := w.look(next); err != nil {
 			_ = refused(err)
@@ -105,7 +104,7 @@ func (s *session) watch(ctx context.Context, r *runner.Runner, file string, p *p
 	}
 }
 
-// interruptStatus returns the exit status for what ended the watching.
+// interruptStatus returns the exit status for the cause of the end of ctx.
 func interruptStatus(ctx context.Context) error {
 	var by *runner.Interrupt
 	if errors.As(context.Cause(ctx), &by) {
@@ -114,9 +113,9 @@ func interruptStatus(ctx context.Context) error {
 	return exitError(1)
 }
 
-// look takes in what the sources are, and watches where they are.
+// look reads the state of the sources, and watches the folders that they are in.
 func (w *watcher) look(p *pipeline.Pipeline) error {
-	for { // what comes while a folder is not watched yet is seen by looking again
+	for { // until no folder is new: a file may have come before its folder was watched
 		now, err := w.r.Sources(p, w.now, w.in)
 		if err != nil {
 			return err
@@ -140,7 +139,7 @@ func (w *watcher) look(p *pipeline.Pipeline) error {
 				case errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission):
 					continue
 				case errors.Is(err, syscall.ENOSPC):
-					err = errors.New("there are too many; raise fs.inotify.max_user_watches")
+					err = errors.New("too many folders are watched; raise fs.inotify.max_user_watches")
 				}
 				return fmt.Errorf("--watch: cannot watch %s: %w", dir, err)
 			}
@@ -158,8 +157,8 @@ func (w *watcher) look(p *pipeline.Pipeline) error {
 	}
 }
 
-// read returns the texts of the files of the pipeline, but for those that are
-// gone: an editor may be about to put a new one there.
+// read returns the contents of files and broken. It leaves out a file that does
+// not exist: an editor may be about to replace it.
 func (w *watcher) read() map[string]string {
 	out := map[string]string{}
 	for _, f := range append(slices.Clone(w.files), w.broken...) {
@@ -170,8 +169,9 @@ func (w *watcher) read() map[string]string {
 	return out
 }
 
-// withParents adds the folders above those that are given, as far as they are
-// below this one: a folder that is renamed does not say so itself.
+// withParents returns dirs as absolute paths, sorted, with their parents up to the
+// working directory. The parents are watched because only they report that a folder
+// was renamed.
 func withParents(dirs []string) []string {
 	here, err := os.Getwd()
 	if err != nil {
@@ -192,7 +192,7 @@ func withParents(dirs []string) []string {
 	return slices.Compact(out)
 }
 
-// mend watches the files, too, in which there are errors.
+// mend adds the files in which err has errors to those that are watched.
 func (w *watcher) mend(err error) {
 	var errs pipeline.Errors
 	if !errors.As(err, &errs) {
@@ -209,8 +209,8 @@ func (w *watcher) mend(err error) {
 	w.texts = w.read()
 }
 
-// gone forgets that a folder, and what is below it, is watched: it may be
-// another one by now.
+// gone stops watching the folder name and the folders below it. A new folder may
+// have taken its place, which look then watches.
 func (w *watcher) gone(name string) {
 	if abs, err := filepath.Abs(name); err == nil {
 		name = abs
@@ -223,13 +223,14 @@ func (w *watcher) gone(name string) {
 	}
 }
 
-// wait returns the files whose content has changed, or nil when the context
-// ends. over is closed when the run is: a file that changed during several runs
-// in a row is then taken for one that the run writes, and left out until then.
+// wait returns the files whose content has changed, or nil when ctx is done. The
+// caller closes over when the run has ended. Files that have changed during several
+// consecutive runs count as written by the run: until over is closed, their changes
+// are ignored.
 func (w *watcher) wait(ctx context.Context, p *pipeline.Pipeline, over <-chan struct{}) []string {
 	before, texts := w.now, w.texts
 	var settle <-chan time.Time
-	var first time.Time // of the events that are not looked at yet
+	var first time.Time // of the first event since the sources were last compared
 	running := p != nil
 	for {
 		select {
@@ -244,7 +245,7 @@ func (w *watcher) wait(ctx context.Context, p *pipeline.Pipeline, over <-chan st
 				if names := w.meanwhile(before); names != nil {
 					return names
 				}
-				before = w.now // what the run wrote
+				before = w.now // with what the run wrote
 			}
 			for n := range w.during {
 				if w.during[n] < written {
@@ -259,7 +260,7 @@ func (w *watcher) wait(ctx context.Context, p *pipeline.Pipeline, over <-chan st
 				w.gone(e.Name)
 			}
 			settle, first = w.soon(first)
-		case _, ok := <-w.notify.Errors: // events were lost
+		case _, ok := <-w.notify.Errors: // events may have been lost
 			if !ok {
 				return nil
 			}
@@ -288,13 +289,13 @@ func (w *watcher) wait(ctx context.Context, p *pipeline.Pipeline, over <-chan st
 	}
 }
 
-// meanwhile returns the files that have changed since a run began, but for those
-// that do so in each run.
+// meanwhile returns the files that have changed since a run began, except those
+// that change in each run.
 func (w *watcher) meanwhile(before *runner.Watched) []string {
 	var names []string
 	for _, n := range w.now.Changed(before) {
 		if w.during[n]++; w.during[n] == written {
-			fmt.Fprintf(os.Stderr, "pipe: warning: %s changes in each run, so the run seems to write it; from now on that starts no run (name it in generates)\n", n)
+			fmt.Fprintf(os.Stderr, "pipe: warning: %s changes in each run, so the run seems to write it; changes to it no longer start a run (name it in generates)\n", n)
 		}
 		if w.during[n] < written {
 			names = append(names, n)
@@ -303,12 +304,13 @@ func (w *watcher) meanwhile(before *runner.Watched) []string {
 	return names
 }
 
-// written is in how many runs in a row a file may change before it is taken for
-// one that the run writes.
+// written is the number of consecutive runs during which a file must change to
+// count as written by the run.
 const written = 3
 
-// soon returns when to look at what changed: when it is quiet, but not too late
-// where it never is.
+// soon returns a channel that fires when the sources are to be compared, and the
+// time of the first event. The channel fires after quiet, but no later than ten
+// times quiet after the first event, in case events never cease.
 func (w *watcher) soon(first time.Time) (<-chan time.Time, time.Time) {
 	if first.IsZero() {
 		first = time.Now()

@@ -1,15 +1,16 @@
-// Package guard ends all that a program has started when the program is
-// killed, in whatever way, and finds the processes that left their group.
+// Package guard ensures that the processes a program has started do not outlive
+// it, even if the program is killed by SIGKILL. It also finds and ends orphans:
+// descendants that have left their process group and lost their parent.
 //
-// A program that wants that calls [Enter] first thing in its main. On Linux
-// the program is then two processes: the one that was started, which from then
-// on only passes signals on and waits, and a child of it that runs on in main.
-// When the first one is killed, the second one learns of it by the end of a
-// pipe, kills everything and exits; when the second one is killed, the first
-// one kills everything. Both are child subreapers, so that a process which left
-// its group and lost its parent comes to them. If both are killed at once, the
-// direct children die of their death signal.
+// A program calls [Enter] first thing in its main. On Linux the program then
+// consists of two processes. The first process, which the caller started, only
+// forwards signals and waits. The second process, its child, runs the rest of main.
+// If the first process is killed, the second one reads the end of a pipe, kills all
+// descendants and exits. If the second process is killed, the first one kills all
+// descendants. Both are child subreapers, so orphans become their children. If both
+// are killed at once, the kernel kills the direct children with their parent-death
+// signal.
 //
-// On other systems Enter does nothing, and the death of the program leaves its
-// processes alone.
+// On other systems Enter does nothing, and processes outlive a program that is
+// killed.
 package guard

@@ -20,27 +20,31 @@ import (
 	"github.com/pipe-runner/pipe/runner/internal/tty"
 )
 
-// env tells the second process the number of its end of the pipe and the pid of
-// the first one. It is removed from the environment at once.
+// env is the environment variable that tells the second process the numbers of its
+// two pipe descriptors and the pid of the first process. The second process unsets
+// it at once.
 const env = "PIPE_GUARD"
 
-// Guard follows the processes of this program. Its methods may be called by
-// several goroutines at once.
+// Guard tracks the processes of this program. [Enter] and [Adopt] return one; the
+// zero value is not usable. Its methods may be called concurrently.
 type Guard struct {
 	mu        sync.Mutex
-	pids      map[int]bool // children that were started here and not yet waited for
-	starts    chan func()
-	inherited []int // descriptors past 2 that the caller of the program gave it
-	kept      map[int]string
-	tell      *os.File // the first process learns here of what it is to keep
-	job       int      // the process group of the first process; 0: there is none
+	pids      map[int]bool   // children that Fork started and that have not been waited for
+	starts    chan func()    // run on the thread that starts processes
+	inherited []int          // descriptors above 2 that the program inherited
+	kept      map[int]string // start times of the processes passed to Keep, by pid
+	tell      *os.File       // tells the first process which ones to keep; nil after Adopt
+	job       int            // the process group of the first process; 0: there is none
 }
 
-// Enter makes the program two processes, as the package says, and returns in
-// the second one; the first one never returns from it. The second one leads a
-// process group of its own; it gets the signals that the first one is sent. It
-// is the program executed anew, so what main does before Enter is done twice.
-// An error means that the guard is not there; the program can go on without.
+// Enter splits the program into two processes, as the package comment describes,
+// and returns in the second one. In the first process it never returns.
+//
+// The second process executes the program again, so main runs twice up to Enter.
+// It leads a process group of its own, and receives the signals that the first
+// process is sent. If Enter returns an error there is no guard; the program can go
+// on without one. Enter must be called once, before other goroutines start
+// processes.
 func Enter() (*Guard, error) {
 	if v, ok := os.LookupEnv(env); ok {
 		_ = os.Unsetenv(env)
@@ -62,16 +66,16 @@ func Enter() (*Guard, error) {
 		_ = unix.Close(p[1])
 		return nil, fmt.Errorf("guard: no pipe: %w", err)
 	}
-	// From here on a signal must reach the second process, which is not there
-	// yet: they are kept until it is.
-	// One that the caller ignores (nohup) is left ignored, here and there.
+	// From here on signals must reach the second process. The channel holds them
+	// until it exists. A signal that the caller ignores (nohup) stays ignored in
+	// both processes.
 	signals := make(chan os.Signal, 64)
 	for _, s := range forwarded {
 		if !signal.Ignored(s) {
 			signal.Notify(signals, s)
 		}
 	}
-	before := children() // of who was this process before it became this program
+	before := children() // of this process before it executed this program
 	subreaper()
 	_, _ = unix.FcntlInt(uintptr(p[0]), unix.F_SETFD, 0)
 	_, _ = unix.FcntlInt(uintptr(told[1]), unix.F_SETFD, 0)
@@ -94,9 +98,9 @@ func Enter() (*Guard, error) {
 		}
 		return nil, fmt.Errorf("guard: cannot start %s again: %w", exe, err)
 	}
-	// The descriptors that the caller handed over are the second one's now; a
-	// copy here would keep pipes from ending. The runtime's own are beyond
-	// what is closed: they close on exec.
+	// The second process has inherited the caller's descriptors. Close them here, or
+	// their readers would never see the end of a pipe. The Go runtime's own
+	// descriptors are close-on-exec, so openOnExec does not return them.
 	_ = unix.Close(p[0])
 	_ = unix.Close(told[1])
 	for _, fd := range openOnExec() {
@@ -113,8 +117,8 @@ var forwarded = []os.Signal{
 
 func subreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
-// openOnExec returns the descriptors past 2 that do not close on exec: nothing
-// of this program is like that, so they came from the caller.
+// openOnExec returns the descriptors above 2 that are not close-on-exec. This
+// program opens none such, so the caller passed them in.
 func openOnExec() []int {
 	var out []int
 	entries, _ := os.ReadDir("/proc/self/fd")
@@ -130,8 +134,10 @@ func openOnExec() []int {
 	return out
 }
 
-// first is the rest of the first process: it waits for the second one, reaps
-// what comes to it, and ends what is left.
+// first is the rest of the first process. It forwards signals to the second process
+// (pid), reaps orphans until the second process ends, kills the remaining
+// descendants except before and those that told names, and exits with the status
+// of the second process.
 func first(pid int, signals <-chan os.Signal, before []int, told int) {
 	var stopped atomic.Bool // the second one had the terminal, and was stopped from there
 	stops := make(chan os.Signal, 1)
@@ -192,7 +198,8 @@ func first(pid int, signals <-chan os.Signal, before []int, told int) {
 	os.Exit(status)
 }
 
-// keptBy adds the processes that the second one, which has ended, said to keep.
+// keptBy adds to kept the processes that the second process wrote to the pipe told.
+// It reads to the end of the pipe, so the second process must have ended.
 func keptBy(told int, kept map[int]string) {
 	var all []byte
 	buf := make([]byte, 4096)
@@ -215,8 +222,9 @@ func keptBy(told int, kept map[int]string) {
 	}
 }
 
-// Keep makes a child of this program one that outlives it, with all that
-// descends from it; the guard passes it over. The child keeps its own orphans.
+// Keep exempts a child of this program, and the descendants of that child, from the
+// guard: they outlive the program. The child must take care of its own orphans. Keep
+// returns an error if the process is gone, or if the first process cannot be told.
 func (g *Guard) Keep(pid int) error {
 	s, ok := procfs.ReadStat(pid)
 	if !ok {
@@ -232,9 +240,9 @@ func (g *Guard) Keep(pid int) error {
 	return err
 }
 
-// Adopt makes this program the parent of what its descendants leave behind,
-// without a second process: when it is killed, its children are, and theirs may
-// live on.
+// Adopt returns a guard without a second process. The program becomes the parent of
+// its orphans, so that EndOrphans can end them. If the program is killed, its direct
+// children are killed too, but their descendants may live on.
 func Adopt() *Guard {
 	subreaper()
 	g := &Guard{pids: map[int]bool{}, starts: make(chan func()), kept: map[int]string{}}
@@ -242,15 +250,16 @@ func Adopt() *Guard {
 	return g
 }
 
-// second is what Enter does in the second process.
+// second is the part of Enter that runs in the second process. fd is the pipe that
+// ends with the first process; tell is the pipe for Keep.
 func second(fd, tell int) (*Guard, error) {
-	_ = unix.SetNonblock(fd, true) // so that waiting for its end takes no thread
+	_ = unix.SetNonblock(fd, true) // for the poller: a blocking read would occupy a thread
 	lifeline := os.NewFile(uintptr(fd), "lifeline")
 	subreaper()
 	job, _ := syscall.Getpgid(os.Getppid()) // 0 where the first process is gone
 	g := &Guard{pids: map[int]bool{}, starts: make(chan func()), inherited: []int{}, kept: map[int]string{}, tell: os.NewFile(uintptr(tell), "kept"), job: job}
 	for _, n := range openOnExec() {
-		unix.CloseOnExec(n) // the children of this program are given what they are to have
+		unix.CloseOnExec(n) // children get only the descriptors they are given explicitly
 		if n != fd && n != tell {
 			g.inherited = append(g.inherited, n)
 		}
@@ -264,15 +273,16 @@ func second(fd, tell int) (*Guard, error) {
 				break
 			}
 		}
-		g.mu.Lock() // for good: nothing starts any more, and no end is told of
+		g.mu.Lock() // never unlocked: from here on Fork and Reaped block
 		killAll(g.kept)
 		os.Exit(signame.ExitCode(syscall.SIGKILL))
 	}()
 	return g, nil
 }
 
-// starter starts the thread that starts processes: the death signal is tied to
-// it, so it must not end.
+// starter starts the thread that starts all processes. The kernel sends the
+// parent-death signal when the thread that forked ends, so this thread never ends.
+// starter also starts the goroutine that reaps orphans.
 func (g *Guard) starter() {
 	go func() {
 		runtime.LockOSThread()
@@ -281,8 +291,8 @@ func (g *Guard) starter() {
 			start()
 		}
 	}()
-	// What ends while a process here goes on for long is reaped meanwhile, at most
-	// once a second.
+	// Reaped reaps orphans only when a child of the program ends, which may take
+	// long. In between, SIGCHLD makes this goroutine reap them, once a second at most.
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)
 	go func() {
@@ -295,11 +305,14 @@ func (g *Guard) starter() {
 	}()
 }
 
-// Fork starts a process by start, and notes its pid.
+// Fork calls start, which starts one process and returns its pid, on the guard's
+// own thread. start is given the parent-death signal that the process must have.
+// Fork returns the results of start. The caller must wait for the process and then
+// call Reaped.
 func (g *Guard) Fork(start func(syscall.Signal) (int, error)) (pid int, err error) {
 	done := make(chan struct{})
 	g.starts <- func() {
-		g.mu.Lock() // or an end of it could be taken for an orphan's
+		g.mu.Lock() // until the pid is in pids, reapOrphans would take it for an orphan
 		defer g.mu.Unlock()
 		if pid, err = start(syscall.SIGKILL); err == nil {
 			g.pids[pid] = true
@@ -310,8 +323,8 @@ func (g *Guard) Fork(start func(syscall.Signal) (int, error)) (pid int, err erro
 	return pid, err
 }
 
-// Inherited returns the descriptors past 2 that the caller of the program gave
-// it. They are open, and close on exec.
+// Inherited returns the descriptors above 2 that the program inherited from its
+// caller. They are open and close-on-exec. After Adopt it returns nil.
 func (g *Guard) Inherited() []int { return g.inherited }
 
 // Job returns the process group of the first process, which is the one that a
@@ -366,8 +379,8 @@ func hasTerminal() bool {
 	return err == nil && owner == syscall.Getpgrp()
 }
 
-// Reaped tells that a process has been waited for, and reaps orphans that have
-// ended meanwhile.
+// Reaped tells the guard that the caller has waited for a process that Fork started.
+// It also reaps orphans that have ended meanwhile.
 func (g *Guard) Reaped(pid int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -375,8 +388,9 @@ func (g *Guard) Reaped(pid int) {
 	g.reapOrphans()
 }
 
-// reapOrphans reaps ended children that this program did not start. A peek at
-// any ended child costs one call where there is none.
+// reapOrphans reaps ended children that this program did not start. It peeks with
+// WNOWAIT first, because the caller of Fork must wait for the other children itself.
+// The caller of reapOrphans holds g.mu.
 func (g *Guard) reapOrphans() {
 	for {
 		var info unix.Siginfo
@@ -384,17 +398,16 @@ func (g *Guard) reapOrphans() {
 		if err != nil || info.Signo == 0 {
 			return
 		}
-		// The pid stands behind signo, errno, code and padding.
 		pid := int(siginfoPid(&info))
 		if g.own(pid) {
-			return // somebody waits for it
+			return // its starter waits for it
 		}
 		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 	}
 }
 
-// own reports whether a child is none of the guard's: started by the runner,
-// or in this program's own group, as what a host starts is.
+// own reports whether the program started a child itself, so that the child is no
+// orphan: with Fork, or in the program's own process group, as os/exec does.
 func (g *Guard) own(pid int) bool {
 	if g.pids[pid] {
 		return true
@@ -403,12 +416,14 @@ func (g *Guard) own(pid int) bool {
 	return err == nil && pgid == syscall.Getpgrp()
 }
 
-// EndOrphans ends the processes that left the group they were started in and
-// lost their parent: SIGTERM, after grace SIGKILL. It returns their names. It
-// is called when the last run of the program is over.
+// EndOrphans ends the processes that have left the group they were started in and
+// lost their parent, with all their descendants. It sends SIGTERM and, after grace,
+// SIGKILL, and returns when they are gone. It returns their names, such as "sleep
+// (pid 12)", sorted. Because it ends the orphans of all runs, call it when the last
+// run of the program has ended.
 func (g *Guard) EndOrphans(grace time.Duration) []string { return g.EndOrphansUntil(grace, nil) }
 
-// EndOrphansUntil is EndOrphans whose grace is over once hurry is closed.
+// EndOrphansUntil is like EndOrphans, but sends SIGKILL as soon as hurry is closed.
 func (g *Guard) EndOrphansUntil(grace time.Duration, hurry <-chan struct{}) []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -438,7 +453,7 @@ func (g *Guard) EndOrphansUntil(grace time.Duration, hurry <-chan struct{}) []st
 			}
 			if fd, err := unix.PidfdOpen(pid, 0); err == nil {
 				fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
-			} else { // poll passes it over
+			} else { // poll ignores a negative descriptor
 				fds = append(fds, unix.PollFd{Fd: -1})
 			}
 		}
@@ -450,7 +465,7 @@ func (g *Guard) EndOrphansUntil(grace time.Duration, hurry <-chan struct{}) []st
 			timeout = min(timeout, 50)
 		}
 		if slices.ContainsFunc(fds, func(f unix.PollFd) bool { return f.Fd < 0 }) {
-			timeout = 1 // a kernel without pidfd_open has no event for the end
+			timeout = 1 // without pidfd_open, poll cannot report the end of the process
 		}
 		_, _ = unix.Poll(fds, timeout)
 		for _, f := range fds {
@@ -471,8 +486,8 @@ func (g *Guard) EndOrphansUntil(grace time.Duration, hurry <-chan struct{}) []st
 	return out
 }
 
-// children returns the children of this program, of all its threads. That
-// there is none is learned by one call, without reading /proc.
+// children returns the pids of the children of this program. If there are none, it
+// finds out with one system call and does not read /proc.
 func children() []int {
 	if err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err == unix.ECHILD {
 		return nil
@@ -480,11 +495,11 @@ func children() []int {
 	return procfs.Children(os.Getpid())
 }
 
-// keeps reports whether a process is one of those to pass over: by its pid and
-// when it was started, if that is known.
+// keeps reports whether a process must not be killed: because it is in kept, with
+// the same start time if kept has one, or because it is the keeper of a job.
 func keeps(kept map[int]string, pid int) bool {
 	start, ok := kept[pid]
-	if !ok && procfs.IsKeeper(pid) { // one that a descendant started, as a pipe run in a step does
+	if !ok && procfs.IsKeeper(pid) { // a descendant started it, as "pipe run" in a step does
 		return true
 	}
 	if !ok || start == "" {
@@ -494,9 +509,9 @@ func keeps(kept map[int]string, pid int) bool {
 	return ok && s.Start == start
 }
 
-// killAll kills all descendants but some, in passes: what is killed may have
-// started something before, which comes here then. It gives up after five
-// seconds.
+// killAll kills all descendants except those to keep. It repeats until none is
+// left, because a process may fork before it is killed; the child then becomes a
+// child of this program. It gives up after five seconds.
 func killAll(but map[int]string) {
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		found := false
@@ -522,6 +537,6 @@ func killAll(but map[int]string) {
 		if !found {
 			return
 		}
-		time.Sleep(time.Millisecond) // the kernel is tearing them down
+		time.Sleep(time.Millisecond) // give the kernel time to end the processes
 	}
 }

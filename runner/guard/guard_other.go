@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// Guard follows the processes of this program; here it does nothing.
+// Guard tracks the processes of this program. On this system it does nothing.
 type Guard struct{}
 
 // Enter returns a guard that does nothing.
 func Enter() (*Guard, error) { return &Guard{}, nil }
 
-// Fork starts a process by start.
+// Fork calls start without a parent-death signal.
 func (g *Guard) Fork(start func(syscall.Signal) (int, error)) (int, error) { return start(0) }
 
 // Keep does nothing.

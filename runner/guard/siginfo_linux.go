@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// siginfoPid returns si_pid: it stands after three ints, aligned for pointers,
-// in the union that package unix leaves unnamed.
+// siginfoPid returns si_pid. Package unix does not name the union that holds it,
+// which follows three ints and has the alignment of a pointer.
 func siginfoPid(info *unix.Siginfo) int32 {
 	off := uintptr(12)
 	if unsafe.Sizeof(uintptr(0)) == 8 {

@@ -13,8 +13,9 @@ import (
 	"github.com/pipe-runner/pipe/runner/internal/state"
 )
 
-// Wait returns when the job does not go on any more, or ctx is done, which is
-// an error.
+// Wait waits until the job with an id is no longer live, and returns its last state.
+// If ctx is done first, Wait returns the cause of the end of ctx. The error may be a
+// [NotFoundError].
 func (s *Store) Wait(ctx context.Context, id string) (*Info, error) {
 	for {
 		info, err := s.Get(id)
@@ -27,7 +28,8 @@ func (s *Store) Wait(ctx context.Context, id string) (*Info, error) {
 	}
 }
 
-// poll waits a moment, where there is nothing that could be waited for.
+// poll sleeps for a moment, where no event can be waited for. It returns the cause
+// of the end of ctx if that comes first.
 func poll(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -37,15 +39,17 @@ func poll(ctx context.Context) error {
 	}
 }
 
-// request is what a keeper is asked for, in a file beside its job.
+// request says how a keeper is to stop its job. It is stored in the file "request"
+// in the folder of the job. Zero fields leave the job's own settings in force.
 type request struct {
 	Signal syscall.Signal `json:"signal,omitempty"`
 	Grace  *time.Duration `json:"grace,omitempty"`
 }
 
-// Stop ends a job, all of its processes: by sig (0: its killSignal), and after
-// grace (nil: its killAfter; 0: at once) by SIGKILL. It returns when the job
-// has ended. To stop one that has ended is no error.
+// Stop ends all processes of a job and returns the last state of the job. It sends
+// them sig (0: the job's killSignal) and, after grace (nil: the job's killAfter; 0:
+// at once), SIGKILL. Stop returns when the job has ended. Stopping a job that has
+// already ended is not an error.
 func (s *Store) Stop(ctx context.Context, id string, sig syscall.Signal, grace *time.Duration) (*Info, error) {
 	info, err := s.Get(id)
 	if err != nil {
@@ -63,13 +67,13 @@ func (s *Store) Stop(ctx context.Context, id string, sig syscall.Signal, grace *
 			err = state.Replace(filepath.Join(s.job(id), "request"), data)
 		}
 		if err != nil {
-			return info, fmt.Errorf("job %s: cannot ask its keeper: %w", id, err)
+			return info, fmt.Errorf("job %s: cannot write a request to its keeper: %w", id, err)
 		}
 	}
 	if err := signalProcess(info.Keeper, syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return info, fmt.Errorf("job %s: its keeper (pid %d): %w", id, info.Keeper.Pid, err)
+		return info, fmt.Errorf("job %s: cannot signal its keeper (pid %d): %w", id, info.Keeper.Pid, err)
 	}
-	for err == nil && info.State == StateUnreadable && info.kept { // it writes its file anew when it ends
+	for err == nil && info.State == StateUnreadable && info.kept { // a keeper replaces the file when its job ends
 		if err = awaitExit(ctx, info.Keeper); err == nil {
 			info, err = s.Get(id)
 		}
@@ -83,7 +87,7 @@ func (s *Store) Stop(ctx context.Context, id string, sig syscall.Signal, grace *
 	return info, err
 }
 
-// stopLost ends what is left of a job whose keeper is gone.
+// stopLost ends the remaining processes of a job whose keeper is gone.
 func stopLost(ctx context.Context, info *Info, sig syscall.Signal, grace *time.Duration) error {
 	wait := 5 * time.Second
 	if grace != nil {
@@ -92,7 +96,7 @@ func stopLost(ctx context.Context, info *Info, sig syscall.Signal, grace *time.D
 	if sig == 0 {
 		sig = syscall.SIGTERM
 	}
-	told := map[int]bool{} // who has had the signal
+	told := map[int]bool{} // pids that have been sent sig
 	for end := time.Now().Add(wait); ; {
 		left := info.left()
 		if len(left) == 0 {
@@ -106,7 +110,7 @@ func stopLost(ctx context.Context, info *Info, sig syscall.Signal, grace *time.D
 		}
 		switch over := time.Now().After(end); {
 		case over && sig == syscall.SIGKILL:
-			return fmt.Errorf("job %s: its processes do not end", info.ID)
+			return fmt.Errorf("job %s: its processes have not ended after SIGKILL", info.ID)
 		case over:
 			sig, end = syscall.SIGKILL, time.Now().Add(5*time.Second)
 			clear(told)
@@ -118,20 +122,20 @@ func stopLost(ctx context.Context, info *Info, sig syscall.Signal, grace *time.D
 	}
 }
 
-// handle is a job that this program started.
+// handle is the [runner.Job] that Start returns.
 type handle struct {
 	s    *Store
 	id   string
 	kept bool
 }
 
-// Kept reports whether the job was there already.
+// Kept reports whether the job was already running, and Start left it alone.
 func (h *handle) Kept() bool { return h.kept }
 
 // ID returns the id of the job.
 func (h *handle) ID() string { return h.id }
 
-// Wait returns when the job has ended; see [runner.Job].
+// Wait waits until the job has ended; see [runner.Job].
 func (h *handle) Wait(ctx context.Context, output func(runner.Stream, []byte)) (runner.JobEnd, error) {
 	if output != nil {
 		err := h.s.Logs(ctx, h.id, true, func(l LogLine) error {

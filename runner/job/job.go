@@ -1,11 +1,14 @@
-// Package job keeps jobs: processes that outlive the runner that started them.
+// Package job starts and controls jobs: processes that outlive the runner that
+// started them.
 //
-// A job has a folder of its own, and a keeper: a small process that is its
-// parent, owns its log and writes down how it ended. There is no daemon; every
-// process finds the jobs of its user by their files alone. That a keeper lives
-// is known by the kernel's lock of a file, and a process by its pid, the time
-// when it was started and the boot of the machine, so that a number that is used
-// again is never taken for it.
+// Each job has a folder and a keeper. The keeper is a small process that is the
+// parent of the job's processes, writes the log and records how the job ended. There
+// is no daemon: a program finds the jobs of a user by their files alone. A keeper
+// holds a lock (flock) on a file for as long as it lives. A process is identified by
+// its pid, its start time and the boot of the machine, so that a reused pid is never
+// mistaken for the process.
+//
+// Jobs can be started on Linux only.
 package job
 
 import (
@@ -26,103 +29,110 @@ import (
 	"github.com/pipe-runner/pipe/runner/internal/state"
 )
 
-// Store is the jobs of a state folder. Its methods may be called by several
-// goroutines and processes at once. The zero value is not usable.
+// Store gives access to the jobs in a state folder. Dir must be set. The methods of
+// a Store, and several Stores in several processes, may be used concurrently; the
+// fields must not be changed meanwhile.
 type Store struct {
-	Dir string // the state folder, absolute; see [runner.StateDir]
-	// Helper is what is run as a keeper, before the arguments that make it one:
-	// a program whose main calls [Keeper] where its first argument is
-	// [KeeperArg]. nil: this program.
+	// Dir is the state folder, as an absolute path; see [runner.StateDir].
+	Dir string
+	// Helper is the command that runs a keeper: a program, and arguments that
+	// precede [KeeperArg]. The program must call [Keeper] when it is run with
+	// KeeperArg. If Helper is nil, the keeper is this program.
 	Helper []string
-	// Keep, if not nil, is told the pid of each keeper before that has anything
-	// to keep: (*guard.Guard).Keep, in a program that has entered a guard.
+	// Keep, if not nil, is called with the pid of each new keeper before the
+	// keeper starts the job. A program that has entered a guard sets it to
+	// (*guard.Guard).Keep.
 	Keep func(pid int) error
-	// LogSize is the size, in bytes, past which a file of a log is put aside, and
-	// LogFiles how many of them there are at most; 0: 8 MiB and 5.
+	// LogSize is the size in bytes beyond which a log file is rotated; 0 means
+	// 8 MiB. LogFiles is the maximum number of files of a log; 0 means 5.
 	LogSize  int64
 	LogFiles int
-	// IfRunning says what Start does where the job is there already: "keep" it,
-	// "restart" it, or fail ("").
+	// IfRunning says what Start does if the job is already running: "keep" leaves
+	// it running, "restart" stops it first. With any other value Start fails.
 	IfRunning string
 }
 
-// KeeperArg is the first argument of a program that is to be a keeper.
+// KeeperArg is the argument that tells a program to call [Keeper].
 const KeeperArg = procfs.KeeperArg
 
-// State says how it is with a job.
+// State is the state of a job.
 type State string
 
 // The states of a job.
 const (
 	StateStarting   State = "starting"
 	StateRunning    State = "running"
-	StateRestarting State = "restarting" // it has ended, and is to be started again
+	StateRestarting State = "restarting" // it has ended and will be started again
 	StateStopping   State = "stopping"
-	StateExited     State = "exited"     // by itself, with ExitCode
-	StateStopped    State = "stopped"    // it was asked to
+	StateExited     State = "exited"     // it ended by itself; see Info.ExitCode
+	StateStopped    State = "stopped"    // Stop ended it
 	StateFailed     State = "failed"     // it could not be started, or ended too often
-	StateLost       State = "lost"       // its keeper is gone: how it ended is not known; see Problem
-	StateUnreadable State = "unreadable" // see Problem
+	StateLost       State = "lost"       // its keeper is gone, and how it ended is unknown; see Info.Problem
+	StateUnreadable State = "unreadable" // its file cannot be read; see Info.Problem
 )
 
-// Live reports whether the job goes on.
+// Live reports whether the job is starting, running, restarting or stopping.
 func (s State) Live() bool {
 	return s == StateStarting || s == StateRunning || s == StateRestarting || s == StateStopping
 }
 
-// Process is a process that is known beyond its pid.
+// Process identifies a process in this boot of the machine, even if its pid is
+// reused. The zero value identifies none.
 type Process struct {
 	Pid   int    `json:"pid"`
-	Start string `json:"start"` // in ticks since boot
+	Start string `json:"start"` // start time, in clock ticks since boot
 }
 
-// Alive reports whether the process is there, in this boot of the machine.
+// Alive reports whether the process exists and is not a zombie.
 func (p Process) Alive() bool {
 	s, ok := procfs.ReadStat(p.Pid)
 	return ok && p.Start != "" && s.Start == p.Start && s.State != 'Z'
 }
 
-// Info is what is known of a job.
+// Info describes a job at the time when it was read. It is not updated.
 type Info struct {
-	ID       string              `json:"id"`
-	Name     string              `json:"name"` // of the step
-	File     string              `json:"file,omitempty"`
-	Dir      string              `json:"dir"` // where the pipeline was run
-	Params   map[string][]string `json:"params,omitempty"`
-	Args     []string            `json:"args,omitempty"`
-	Secret   bool                `json:"secret,omitempty"` // Params or Args held one, or no text, and are not as they were
-	Command  string              `json:"command"`
-	State    State               `json:"state"`
-	ExitCode int                 `json:"exitCode"` // of the last end, as a shell would report it
-	Signal   string              `json:"signal,omitempty"`
-	Reason   runner.Reason       `json:"reason,omitempty"`
-	Error    string              `json:"error,omitempty"`
-	Problem  string              `json:"problem,omitempty"` // why it is lost or unreadable
-	Created  time.Time           `json:"created"`
-	Started  time.Time           `json:"started,omitzero"` // the last time
-	Ended    time.Time           `json:"ended,omitzero"`   // the last time; zero while it runs
-	Restarts int                 `json:"restarts"`
-	Restart  string              `json:"restart"` // policy
-	Pids     []Process           `json:"processes,omitempty"`
-	Keeper   Process             `json:"keeper"`
-	LogLost  int64               `json:"logLost,omitempty"` // bytes of output that could not be written
+	ID      string              `json:"id"`
+	Name    string              `json:"name"`           // the name of the step
+	File    string              `json:"file,omitempty"` // the pipeline file
+	Dir     string              `json:"dir"`            // the folder where the pipeline was run
+	Params  map[string][]string `json:"params,omitempty"`
+	Args    []string            `json:"args,omitempty"`
+	Secret  bool                `json:"secret,omitempty"` // Params or Args held a secret or invalid UTF-8, and are altered
+	Command string              `json:"command"`
+	State   State               `json:"state"`
+	// ExitCode, Signal, Reason and Error say how the job ended the last time, as
+	// in a runner.Result. ExitCode is 128+N if signal N ended the job.
+	ExitCode int           `json:"exitCode"`
+	Signal   string        `json:"signal,omitempty"`
+	Reason   runner.Reason `json:"reason,omitempty"`
+	Error    string        `json:"error,omitempty"`
+	Problem  string        `json:"problem,omitempty"` // why the job is lost or unreadable
+	Created  time.Time     `json:"created"`
+	Started  time.Time     `json:"started,omitzero"` // the last start
+	Ended    time.Time     `json:"ended,omitzero"`   // the last end; zero while the job runs
+	Restarts int           `json:"restarts"`
+	Restart  string        `json:"restart"`             // the restart policy
+	Pids     []Process     `json:"processes,omitempty"` // the processes that the step started directly
+	Keeper   Process       `json:"keeper"`
+	LogLost  int64         `json:"logLost,omitempty"` // bytes of output that could not be written to the log
 
-	// Nested says that a pipeline that another one runs started it.
+	// Nested reports that a pipeline that another one runs started the job.
 	Nested bool `json:"nested,omitempty"`
-	// Environ has digests of the variables that the job was started with.
+	// Environ holds a keyed digest of the value of each environment variable that
+	// the job was started with, by name.
 	Environ map[string]string `json:"environ,omitempty"`
 
-	kept bool // its keeper lives
+	kept bool // the keeper was alive
 }
 
-// file is what stands in the file of a job.
+// file is the content of the file "job" in the folder of a job.
 type file struct {
 	Version int    `json:"version"`
-	Boot    string `json:"boot"`
+	Boot    string `json:"boot"` // the boot id of the machine
 	Info
 }
 
-// version is that of the format. A file of another one is not read.
+// version is the version of the format of file. Other versions are not read.
 const version = 1
 
 var idForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{8}$`) })
@@ -130,29 +140,30 @@ var idForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^
 // job returns the folder of a job.
 func (s *Store) job(id string) string { return filepath.Join(s.Dir, "jobs", id) }
 
-// NotFoundError tells that no job, or more than one, has a name.
+// NotFoundError reports that a name or id matches no job, or more than one.
 type NotFoundError struct {
 	Name string
-	Jobs []string // that it could be: id, name and file of each; nil: there is none
+	Jobs []string // the id, name and file of each job that matches; nil if none does
 }
 
-// Error says which.
+// Error returns the message, with the jobs that match.
 func (e *NotFoundError) Error() string {
 	if len(e.Jobs) == 0 {
 		return fmt.Sprintf("there is no job %q; pipe jobs --all lists them", e.Name)
 	}
-	return fmt.Sprintf("%q could be any of %s; give an id", e.Name, strings.Join(e.Jobs, ", "))
+	return fmt.Sprintf("job %q is ambiguous; it could be %s; give an id", e.Name, strings.Join(e.Jobs, ", "))
 }
 
-// RunningError tells that a job is there already.
+// RunningError reports that Start did not start a job because it is already running.
 type RunningError struct{ Name, ID string }
 
-// Error says which.
+// Error returns the message, with the commands that stop and restart the job.
 func (e *RunningError) Error() string {
 	return fmt.Sprintf("job %s is running already, as %s; pipe stop %s ends it, pipe restart %s starts it anew", e.Name, e.ID, e.ID, e.ID)
 }
 
-// List returns all jobs, the latest first.
+// List returns all jobs, the latest first. A job that cannot be read is listed as
+// StateUnreadable; it is not an error.
 func (s *Store) List() ([]*Info, error) {
 	dir, err := state.Sub(s.Dir, "jobs")
 	if err != nil {
@@ -174,11 +185,11 @@ func (s *Store) List() ([]*Info, error) {
 	return out, nil
 }
 
-// Find returns the job with an id, a name, or the beginning of either that no
-// other one has. Of several of a name it is the one that goes on, if there is
-// one, and else the latest. The error may be a [NotFoundError].
+// Find returns the job with an id or a name, or with an unambiguous prefix of
+// either. If several jobs of the same step have the name, Find returns the live one
+// or else the latest. The error may be a [NotFoundError].
 func (s *Store) Find(name string) (*Info, error) {
-	if info, err := s.Get(name); err == nil { // without a look at all others
+	if info, err := s.Get(name); err == nil { // saves reading all other jobs
 		return info, nil
 	}
 	list, err := s.List()
@@ -215,7 +226,7 @@ func (s *Store) Find(name string) (*Info, error) {
 	return nil, &NotFoundError{Name: name}
 }
 
-// Get returns the job with an id. The error may be a [NotFoundError].
+// Get returns the job with an id. The error is a [NotFoundError].
 func (s *Store) Get(id string) (*Info, error) {
 	if idForm().MatchString(id) {
 		if info := s.read(id); info != nil {
@@ -225,7 +236,7 @@ func (s *Store) Get(id string) (*Info, error) {
 	return nil, &NotFoundError{Name: id}
 }
 
-// load reads the file of a job, without a look at its keeper.
+// load reads the file of a job.
 func (s *Store) load(id string) (*file, error) {
 	data, err := state.Read(filepath.Join(s.job(id), "job"))
 	if err != nil {
@@ -233,20 +244,21 @@ func (s *Store) load(id string) (*file, error) {
 	}
 	f := &file{}
 	if err := state.Unseal(data, f); err != nil {
-		return nil, errors.New("its file is torn or was changed: the checksum does not hold")
+		return nil, errors.New("its file is torn or was changed: the checksum does not match")
 	}
 	switch {
 	case f.Version != version:
 		return nil, fmt.Errorf("its file is of format %d, and this program reads %d", f.Version, version)
 	case f.ID != id:
-		return nil, fmt.Errorf("its file is that of job %.20q", f.ID)
+		return nil, fmt.Errorf("its file belongs to job %.20q", f.ID)
 	}
 	return f, nil
 }
 
-// read returns what is known of a job; nil if it is gone.
+// read returns the description of a job, or nil if the job does not exist. It never
+// fails: a job whose file cannot be read is StateUnreadable.
 func (s *Store) read(id string) *Info {
-	held := s.kept(id) // first: what is written before the lock is given up is seen
+	held := s.kept(id) // first, so that the file has all that a keeper wrote before it ended
 	f, err := s.load(id)
 	if err != nil {
 		if _, serr := os.Lstat(s.job(id)); errors.Is(serr, fs.ErrNotExist) {
@@ -259,7 +271,7 @@ func (s *Store) read(id string) *Info {
 			return info
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			info.Problem = "its file is missing: it was killed while it was started"
+			info.Problem = "its file is missing: the start of the job was interrupted"
 		}
 		return info
 	}
@@ -270,18 +282,18 @@ func (s *Store) read(id string) *Info {
 		switch boot := procfs.BootID(); {
 		case f.Boot != boot:
 			info.Problem = "the machine was started anew"
-			info.Pids, info.Keeper = nil, Process{} // they are others now, if they are
+			info.Pids, info.Keeper = nil, Process{} // in this boot the pids are those of other processes
 		default:
 			info.Problem = "its keeper was killed"
 			if left := info.left(); len(left) > 0 {
-				info.Problem += fmt.Sprintf("; of its processes %d are still there", len(left))
+				info.Problem += fmt.Sprintf("; %d of its processes still run", len(left))
 			}
 		}
 	}
 	return info
 }
 
-// kept reports whether the keeper of a job lives.
+// kept reports whether the keeper of a job is alive.
 func (s *Store) kept(id string) bool {
 	f, err := state.Open(filepath.Join(s.job(id), "lock"))
 	if err != nil {
@@ -291,7 +303,8 @@ func (s *Store) kept(id string) bool {
 	return state.Held(f)
 }
 
-// Remove removes a job that does not go on, with its log.
+// Remove removes a job with its log. It returns an error if the job is live, its
+// keeper is alive or any of its processes is left.
 func (s *Store) Remove(id string) error {
 	info, err := s.Get(id)
 	if err != nil {
@@ -315,7 +328,7 @@ func (s *Store) Remove(id string) error {
 			return fmt.Errorf("job %s is being started", id)
 		}
 	}
-	root, err := os.OpenRoot(filepath.Join(s.Dir, "jobs")) // nothing outside of it is ever removed
+	root, err := os.OpenRoot(filepath.Join(s.Dir, "jobs")) // so that nothing outside of the folder can be removed
 	if err != nil {
 		return err
 	}
@@ -323,8 +336,8 @@ func (s *Store) Remove(id string) error {
 	return root.RemoveAll(id)
 }
 
-// Prune removes all jobs that do not go on and ended longer ago than age. It
-// returns their ids.
+// Prune removes all jobs that are not live and ended longer ago than age, with their
+// logs. It returns their ids, and the errors for the jobs that it could not remove.
 func (s *Store) Prune(age time.Duration) ([]string, error) {
 	list, err := s.List()
 	if err != nil {
@@ -340,7 +353,7 @@ func (s *Store) Prune(age time.Duration) ([]string, error) {
 		if i.State.Live() || age > 0 && time.Since(last) < age {
 			continue
 		}
-		if err := s.Remove(i.ID); err != nil { // it is no reason to keep the others
+		if err := s.Remove(i.ID); err != nil { // go on with the others
 			if i.State != StateUnreadable {
 				errs = errors.Join(errs, err)
 			}
@@ -351,12 +364,12 @@ func (s *Store) Prune(age time.Duration) ([]string, error) {
 	return out, errs
 }
 
-// Kept reports whether the keeper of the job lived when it was looked at.
+// Kept reports whether the keeper of the job was alive when the job was read.
 func (i *Info) Kept() bool { return i.kept }
 
-// left returns the processes of a lost job that are still there: those that it
-// began with, and what is in the sessions that they led. The number of a session
-// is not used again while it has members.
+// left returns the pids of the remaining processes of a lost job. These are the
+// processes in the sessions that the job's first processes lead or led: the kernel
+// does not reuse a session id while the session has members.
 func (i *Info) left() []int {
 	if i.State != StateLost {
 		return nil
@@ -364,14 +377,16 @@ func (i *Info) left() []int {
 	var out []int
 	for _, p := range i.Pids {
 		if s, ok := procfs.ReadStat(p.Pid); ok && s.Start != p.Start {
-			continue // the number is another one's
+			continue // the pid was reused
 		}
 		out = append(out, procfs.InSession(p.Pid)...)
 	}
 	return out
 }
 
-// findKeeper returns the keeper of a job, by the lock that it has open.
+// findKeeper searches for the keeper of a job whose file cannot be read: the process
+// that has the lock open as descriptor 3. It returns the zero Process if there is
+// none.
 func (s *Store) findKeeper(id string) Process {
 	lock, err := filepath.EvalSymlinks(filepath.Join(s.job(id), "lock"))
 	if err != nil {
@@ -387,14 +402,15 @@ func (s *Store) findKeeper(id string) Process {
 	return Process{}
 }
 
-// Usage is what the processes of a job use now.
+// Usage is the resource usage of the processes of a job.
 type Usage struct {
-	Processes int
-	CPU       time.Duration // of those that live
-	RSS       int64         // bytes; what they share counts several times
+	Processes int           // number of processes
+	CPU       time.Duration // user and system time of the processes that exist
+	RSS       int64         // resident memory in bytes; shared pages count once per process
 }
 
-// Usage returns what the processes of a job use; zero where it does not go on.
+// Usage measures the resource usage of a job now. It returns the zero Usage if the
+// job is not live.
 func (i *Info) Usage() Usage {
 	var u Usage
 	if !i.State.Live() || !i.Keeper.Alive() {
@@ -410,7 +426,7 @@ func (i *Info) Usage() Usage {
 	return u
 }
 
-// end returns how the job ended, as the runner sees it.
+// end converts the end of the job to what [runner.Job] reports.
 func (i *Info) end() runner.JobEnd {
 	e := runner.JobEnd{Reason: i.Reason, Exit: runner.Status{Code: i.ExitCode}}
 	if i.Signal != "" {

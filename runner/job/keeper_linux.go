@@ -28,12 +28,17 @@ import (
 	"github.com/pipe-runner/pipe/safety"
 )
 
-// Keeper is the main function of a keeper; it returns its exit status. A program
-// calls it first thing where its first argument is [KeeperArg].
+// Keeper runs a keeper until its job has ended, and returns the exit status for the
+// program. A program that can be a keeper (see [Store]) calls Keeper first thing in
+// its main if its first argument is [KeeperArg], and exits with the result. It must
+// not be called otherwise: it reads the job from stdin and takes over descriptors 0
+// to 3 and the signals of the process.
 func Keeper() int {
+	// A keeper holds little data, and there may be many keepers: collect early.
 	debug.SetGCPercent(50)
-	debug.SetMemoryLimit(4 << 20) // what it holds is small; so is what it leaves lying about
-	// Signals are taken, not ignored: what is ignored would be in the job too.
+	debug.SetMemoryLimit(4 << 20)
+	// Catch these signals rather than ignore them: the job would inherit an ignored
+	// signal.
 	deaf := make(chan os.Signal, 1)
 	signal.Notify(deaf, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2)
 	stops := make(chan os.Signal, 4)
@@ -43,7 +48,7 @@ func Keeper() int {
 	}
 	var o order
 	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil || o.File == nil || o.Spec == nil {
-		return 1 // who started it is gone
+		return 1 // the program that started the keeper has gone
 	}
 	disarm(reflect.ValueOf(&o.Spec).Elem())
 	_ = os.WriteFile("/proc/self/comm", []byte("pipe-keeper"), 0)
@@ -59,22 +64,23 @@ func Keeper() int {
 	return 0
 }
 
-// keeper keeps one job.
+// keeper is the state of the keeper of one job.
 type keeper struct {
-	dir   string
+	dir   string // the folder of the job
 	spec  *step.Spec
-	stops <-chan os.Signal
+	stops <-chan os.Signal // SIGTERM: stop the job
 	guard *guard.Guard
 	log   *logWriter
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards file, unsaved and answered
 	file     *file
-	unsaved  bool
-	answered bool
-	stopping atomic.Bool
+	unsaved  bool        // file could not be written
+	answered bool        // answer has been called
+	stopping atomic.Bool // the job was asked to stop
 }
 
-// change changes what is known of the job, and writes it down.
+// change updates the description of the job with f and writes it to the job's file.
+// If the file cannot be written, saved tries again later.
 func (k *keeper) change(f func(*Info)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -85,8 +91,8 @@ func (k *keeper) change(f func(*Info)) {
 	k.unsaved = k.file.save(k.dir) != nil
 }
 
-// saved keeps trying until it is written down, for as long as it takes: the end
-// of a job is not lost because the disk is full.
+// saved returns when the description of the job is in its file. It tries for as long
+// as it takes, so that a full disk does not lose how the job ended.
 func (k *keeper) saved() {
 	for delay := 100 * time.Millisecond; ; delay = min(2*delay, 10*time.Second) {
 		k.mu.Lock()
@@ -96,14 +102,15 @@ func (k *keeper) saved() {
 			return
 		}
 		if _, err := os.Stat(k.dir); errors.Is(err, os.ErrNotExist) {
-			return // somebody removed it
+			return // the job was removed
 		}
 		time.Sleep(delay)
 		k.change(func(*Info) {})
 	}
 }
 
-// answer tells who started the job that it runs, or why not; once.
+// answer reports to the program that started the keeper, on stdout, that the job
+// runs or why it does not. Only the first call has an effect.
 func (k *keeper) answer(a answer) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -118,11 +125,12 @@ func (k *keeper) answer(a answer) {
 	}
 }
 
+// say writes a message of the keeper to the log.
 func (k *keeper) say(format string, args ...any) {
 	k.log.write(LogKeeper, []byte(fmt.Sprintf(format, args...)+"\n"))
 }
 
-// keep runs the job until it is over.
+// keep runs the job, and runs it again as its restart policy says, until it is over.
 func (k *keeper) keep() {
 	policy := k.spec.Job.Restart
 	began := time.Now()
@@ -140,7 +148,7 @@ func (k *keeper) keep() {
 			k.saved()
 			return
 		case errors.As(res.Err, &se):
-			text := res.Err.Error() // in which secrets are masked; in its cause they are not
+			text := res.Err.Error() // masked; the text of se may hold secrets
 			k.change(func(i *Info) { i.State, i.Error = StateFailed, text })
 			k.say("cannot be started: %s", text)
 			k.answer(answer{text, se.ExitCode()})
@@ -174,7 +182,7 @@ func (k *keeper) keep() {
 			return
 		}
 		restarts = append(restarts, now)
-		if now.Sub(started) > max(10*time.Second, 2*delay) { // it ran well for a while
+		if now.Sub(started) > max(10*time.Second, 2*delay) { // it ran long enough to start over with the first delay
 			delay = policy.Delay
 		}
 		if !k.pause(delay, policy.Fixed, res) {
@@ -188,13 +196,14 @@ func (k *keeper) keep() {
 	}
 }
 
-// pause waits until the job is to be started again; false: it is to stop.
+// pause waits until the job is to be started again. It returns false if the job is to
+// stop instead.
 func (k *keeper) pause(delay time.Duration, fixed bool, res *step.Result) bool {
 	if !fixed && delay > 1 {
-		delay += rand.N(delay/4 + 1) // or all that failed together come back together
+		delay += rand.N(delay/4 + 1) // jitter: jobs that failed together should not restart together
 	}
 	k.change(func(i *Info) { i.State = StateRestarting; i.Restarts++ })
-	k.log.endLines() // the next one does not continue them
+	k.log.endLines() // the output of the next start must not continue an unfinished line
 	k.say("ended with %s; starting again in %s", runnerEnd(res), delay.Round(time.Millisecond))
 	select {
 	case <-time.After(delay):
@@ -204,6 +213,7 @@ func (k *keeper) pause(delay time.Duration, fixed bool, res *step.Result) bool {
 	}
 }
 
+// runnerEnd says how the job ended, for messages: "SIGKILL", "exit status 3".
 func runnerEnd(res *step.Result) string {
 	if res.Reason == step.ReasonTimeout || res.Reason == step.ReasonIdleTimeout {
 		return "its " + string(res.Reason)
@@ -214,7 +224,7 @@ func runnerEnd(res *step.Result) string {
 	return fmt.Sprintf("exit status %d", res.ExitCode)
 }
 
-// once runs the job one time.
+// once runs the job once, and ends the orphans that it leaves.
 func (k *keeper) once() *step.Result {
 	force := make(chan struct{})
 	ctx, stop := context.WithCancelCause(step.WithForce(context.Background(), force))
@@ -231,7 +241,7 @@ func (k *keeper) once() *step.Result {
 	if grace == 0 {
 		grace = 5 * time.Second
 	}
-	if k.stopping.Load() { // who ignored the signal has had its time
+	if k.stopping.Load() { // the stop has already used its grace
 		grace = min(grace, time.Second)
 	}
 	if left := k.guard.EndOrphansUntil(grace, force); len(left) > 0 {
@@ -276,8 +286,9 @@ func (k *keeper) run(ctx context.Context) *step.Result {
 	return res
 }
 
-// watch ends the job as it is asked to: the first time by stop; a later request
-// can only shorten the time until SIGKILL, which rush brings.
+// watch waits for requests to stop the job until done is closed. The first request
+// calls stop. A later one can only shorten the time until rush, which makes the run
+// send SIGKILL.
 func (k *keeper) watch(stop context.CancelCauseFunc, rush func(), done <-chan struct{}) {
 	var soon *time.Timer
 	defer func() {
@@ -306,8 +317,8 @@ func (k *keeper) watch(stop context.CancelCauseFunc, rush func(), done <-chan st
 	}
 }
 
-// started writes down that all processes of the job have started, and tells who
-// started it.
+// started records that all processes of the job have started, and answers the
+// program that started the keeper.
 func (k *keeper) started(pids []Process) {
 	k.change(func(i *Info) {
 		i.Pids, i.Started, i.Ended = pids, time.Now(), time.Time{}
@@ -319,7 +330,7 @@ func (k *keeper) started(pids []Process) {
 	shrink()
 }
 
-// over writes down how the job ended this time.
+// over records how the job ended this time.
 func (k *keeper) over(res *step.Result) {
 	k.change(func(i *Info) {
 		i.Pids, i.Ended = nil, time.Now()
@@ -333,8 +344,8 @@ func (k *keeper) over(res *step.Result) {
 	})
 }
 
-// request returns how the job is to be stopped; the zero request is as its spec
-// says.
+// request reads and removes the request to stop the job. Without one it returns the
+// zero request: stop as the spec says.
 func (k *keeper) request() request {
 	path := filepath.Join(k.dir, "request")
 	data, err := state.Read(path)

@@ -21,46 +21,49 @@ import (
 const (
 	LogStdout = "stdout"
 	LogStderr = "stderr"
-	LogKeeper = "keeper" // what the keeper has to say
+	LogKeeper = "keeper" // messages of the keeper
 )
 
-// missing is the stream of what a reader has to say: that it came too late.
+// missing is the stream of a line that Logs inserts where it could not read lines in
+// time.
 const missing = "reader"
 
-// maxPiece is the length of the longest piece of a line, in bytes.
+// maxPiece is the maximum length in bytes of one entry. Longer lines are split.
 const maxPiece = 16 << 10
 
-// logWriter writes a log: lines in the form that container runtimes use (CRI
-// logging format), in files that are put aside when they are full:
+// logWriter writes the log of a job in the CRI logging format that container
+// runtimes use, one entry a line:
 //
 //	2026-01-02T15:04:05.123456789Z stdout F a line
 //
-// P stands instead of F for a piece that the next one of its stream continues.
-// A full disk loses output, which is counted, and never blocks the job.
+// The tag F marks an entry that ends its line, P one that the next entry of the same
+// stream continues. A full file is rotated. Output that cannot be written, say to a
+// full disk, is dropped and counted; it never blocks the job.
 type logWriter struct {
-	dir   string
-	limit int64
-	files int
+	dir   string // the folder of the job
+	limit int64  // size in bytes beyond which a file is rotated
+	files int    // maximum number of files
 
 	mu   sync.Mutex
-	f    *os.File
-	size int64
-	lost int64
+	f    *os.File // the current file; nil: not open
+	size int64    // of f
+	lost int64    // bytes of output that could not be written
 	buf  []byte
-	open map[string]bool // streams whose last piece did not end its line
+	open map[string]bool // streams whose last entry did not end its line
 }
 
-// write adds output of a stream.
+// write appends output of a stream to the log.
 func (w *logWriter) write(stream string, data []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(data) > 0 { // in bounded portions, so that the buffer stays small
+	for len(data) > 0 { // in portions, to bound the size of w.buf
 		part := data[:min(len(data), 32<<10)]
 		w.portion(stream, part)
 		data = data[len(part):]
 	}
 }
 
+// portion appends output of a stream to the log, in one write. The caller holds w.mu.
 func (w *logWriter) portion(stream string, data []byte) {
 	n := len(data)
 	w.buf = w.buf[:0]
@@ -88,7 +91,7 @@ func (w *logWriter) portion(stream string, data []byte) {
 	}
 }
 
-// endLines ends the lines that a process began and did not end.
+// endLines ends unfinished lines of stdout and stderr.
 func (w *logWriter) endLines() {
 	for _, stream := range []string{LogStdout, LogStderr} {
 		w.mu.Lock()
@@ -100,10 +103,10 @@ func (w *logWriter) endLines() {
 	}
 }
 
-// flush writes the buffer, into a new file if need be.
+// flush writes w.buf, and rotates the files first if the current one is full.
 func (w *logWriter) flush() error {
 	if w.f != nil && w.size+int64(len(w.buf)) > w.limit && w.size > 0 {
-		// The new file is there before the old one is put aside.
+		// Create the new file first: if that fails, the old one stays in use.
 		next := filepath.Join(w.dir, "log.new")
 		f, err := state.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND)
 		if err != nil {
@@ -130,7 +133,7 @@ func (w *logWriter) flush() error {
 	}
 	k, err := w.f.Write(w.buf)
 	w.size += int64(k)
-	if err != nil && k > 0 { // nothing is left of it, or the next line would stand behind half of this one
+	if err != nil && k > 0 { // remove the half entry, or the next one would be appended to it
 		if w.f.Truncate(w.size-int64(k)) == nil {
 			w.size -= int64(k)
 		}
@@ -138,7 +141,8 @@ func (w *logWriter) flush() error {
 	return err
 }
 
-// shift puts the full file aside, and removes the oldest.
+// shift removes the oldest file and renumbers the others, so that no file is named
+// as the current one.
 func (w *logWriter) shift() {
 	name := func(n int) string { return logName(w.dir, n) }
 	_ = os.Remove(name(w.files - 1))
@@ -147,7 +151,8 @@ func (w *logWriter) shift() {
 	}
 }
 
-// logName returns the name of a file of a log; 0 is the one that grows.
+// logName returns the path of file n of a log. File 0 is the current one, and higher
+// numbers are older.
 func logName(dir string, n int) string {
 	if n == 0 {
 		return filepath.Join(dir, "log")
@@ -155,15 +160,16 @@ func logName(dir string, n int) string {
 	return filepath.Join(dir, fmt.Sprintf("log.%d", n))
 }
 
-// LogLine is a line of a log, or a piece of one.
+// LogLine is a line of a log, or a piece of a long or unfinished one.
 type LogLine struct {
-	Time    time.Time
-	Stream  string
-	Partial bool // the next line of the stream continues it
-	Text    []byte
+	Time    time.Time // when it was written; zero if unknown
+	Stream  string    // LogStdout, LogStderr, LogKeeper, or another for a note of Logs itself
+	Partial bool      // the next LogLine of the stream continues this one
+	Text    []byte    // without a newline at the end
 }
 
-// parseLine takes a line apart; what is no line of a log is the keeper's.
+// parseLine parses an entry of a log. A line that is not an entry is returned as the
+// keeper's.
 func parseLine(line []byte) LogLine {
 	stamp, rest, _ := bytes.Cut(line, []byte(" "))
 	stream, rest, _ := bytes.Cut(rest, []byte(" "))
@@ -175,9 +181,11 @@ func parseLine(line []byte) LogLine {
 	return LogLine{at, string(stream), tag[0] == 'P', text}
 }
 
-// Logs calls f for each line of the log of a job, the oldest first. With follow
-// it goes on until the job has ended, or ctx is done, which is no error. A line
-// is valid during the call only; an error of f ends the reading.
+// Logs calls f for each line of the log of a job, the oldest first. With follow it
+// then waits for new lines until the job has ended or ctx is done; neither is an
+// error. If f returns an error, Logs stops and returns that error. The text of a line
+// is valid only until f returns. If the log is rotated away faster than f takes the
+// lines, Logs passes a line that says so.
 func (s *Store) Logs(ctx context.Context, id string, follow bool, f func(LogLine) error) error {
 	if _, err := s.Get(id); err != nil {
 		return err
@@ -210,8 +218,9 @@ func (s *Store) Logs(ctx context.Context, id string, follow bool, f func(LogLine
 	}
 }
 
-// changes returns a channel that tells of changes in a folder, and what ends
-// that. Where the system has no more watches to give, it tells every now and then.
+// changes returns a channel that receives a value after changes in a folder, and a
+// function that releases the watch. If the folder cannot be watched, the channel
+// receives a value every 100 ms.
 func changes(dir string) (<-chan struct{}, func()) {
 	news := make(chan struct{}, 1)
 	stop := make(chan struct{})
@@ -248,7 +257,7 @@ func changes(dir string) (<-chan struct{}, func()) {
 				if !ok {
 					return
 				}
-			case _, ok := <-notify.Errors: // there is news all the same
+			case _, ok := <-notify.Errors: // events may have been lost
 				if !ok {
 					return
 				}
@@ -259,13 +268,13 @@ func changes(dir string) (<-chan struct{}, func()) {
 	return news, func() { _ = notify.Close() }
 }
 
-// logReader reads a log, also over the change of its files.
+// logReader reads a log while its files are being written and rotated.
 type logReader struct {
-	dir  string
+	dir  string // the folder of the job
 	f    func(LogLine) error
-	cur  *os.File
-	in   *bufio.Reader
-	half []byte // of a line that is being written
+	cur  *os.File      // the file being read; nil: none yet
+	in   *bufio.Reader // reads cur
+	half []byte        // the beginning of an entry whose end has not been written yet
 }
 
 func (r *logReader) close() {
@@ -274,7 +283,7 @@ func (r *logReader) close() {
 	}
 }
 
-// rest reads all that there is.
+// rest reads the log to its present end.
 func (r *logReader) rest() error {
 	for {
 		if r.cur == nil {
@@ -284,20 +293,20 @@ func (r *logReader) rest() error {
 			}
 			r.use(f)
 		}
-		place := r.place() // before the reading: a file that is put aside is not written any more
+		place := r.place() // before reading: a file that has been rotated is not written any more
 		if err := r.read(); err != nil {
 			return err
 		}
 		if place == 0 {
 			return nil
 		}
-		if place > r.highest() { // it was read too slowly, and its place is not known any more
-			if err := r.f(LogLine{Time: time.Now(), Stream: missing, Text: []byte("lines are missing here: the log was full, and they went before they were read")}); err != nil {
+		if place > r.highest() { // the file was removed before its end was read
+			if err := r.f(LogLine{Time: time.Now(), Stream: missing, Text: []byte("lines are missing here: the log was full, and they were removed before they were read")}); err != nil {
 				return err
 			}
 		}
 		if !r.next(place) {
-			return nil // there is nothing to be had; who follows will look again
+			return nil // nothing can be read now; with follow, Logs calls rest again
 		}
 	}
 }
@@ -312,8 +321,9 @@ func (r *logReader) highest() int {
 	}
 }
 
-// next goes on to the file after the one at a place. The files may move on
-// meanwhile: then it is looked for again, but not for ever.
+// next opens the file that follows the current one, which is at place. The files may
+// be rotated meanwhile; next then tries again, a limited number of times. It returns
+// false if it failed.
 func (r *logReader) next(place int) bool {
 	for range 100 {
 		f, err := openLog(r.dir, place-1)
@@ -333,13 +343,14 @@ func (r *logReader) next(place int) bool {
 	return false
 }
 
+// use makes f the current file.
 func (r *logReader) use(f *os.File) {
 	r.close()
 	r.cur, r.in, r.half = f, bufio.NewReaderSize(f, 64<<10), nil
 }
 
-// place returns which file of the log the open one is now; one past the last if
-// it is gone.
+// place returns the number that the current file has now. If the file was removed,
+// place returns one more than the highest number.
 func (r *logReader) place() int {
 	mine, err := r.cur.Stat()
 	if err != nil {
@@ -349,7 +360,7 @@ func (r *logReader) place() int {
 		info, err := os.Stat(logName(r.dir, n))
 		if err != nil {
 			if n == 0 {
-				continue // it is being put aside, or all are gone
+				continue // the files are being rotated, or all have been removed
 			}
 			return n
 		}
@@ -359,12 +370,12 @@ func (r *logReader) place() int {
 	}
 }
 
-// oldest opens the oldest file of the log; nil if there is none yet.
+// oldest opens the oldest file of the log. It returns nil if there is none yet.
 func (r *logReader) oldest() (*os.File, error) {
 	return openLog(r.dir, r.highest())
 }
 
-// openLog opens a file of a log; nil if it is not there.
+// openLog opens file n of a log. It returns nil if the file does not exist.
 func openLog(dir string, n int) (*os.File, error) {
 	f, err := state.Open(logName(dir, n))
 	if errors.Is(err, os.ErrNotExist) {
@@ -373,18 +384,18 @@ func openLog(dir string, n int) (*os.File, error) {
 	return f, err
 }
 
-// read reads the open file to its end.
+// read reads the current file to its present end.
 func (r *logReader) read() error {
 	for {
 		line, err := r.in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) || err != nil && len(line) > 0 {
 			r.half = append(r.half, line...)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			continue
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -400,13 +411,13 @@ func (r *logReader) read() error {
 	}
 }
 
-// LastLine returns the last line that a job wrote; the zero LogLine if there is
-// none.
+// LastLine returns the last line that the processes of a job wrote. If there is none
+// near the end of the log, it returns a message of the keeper or the zero LogLine.
 func (s *Store) LastLine(id string) (LogLine, error) {
 	if !idForm().MatchString(id) {
 		return LogLine{}, &NotFoundError{Name: id}
 	}
-	for n := range 2 { // it may just have been put aside
+	for n := range 2 { // the log may just have been rotated
 		f, err := openLog(s.job(id), n)
 		if err != nil || f == nil {
 			return LogLine{}, err

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shrink gives back what only the start of the program needed: unused heap, and
-// the pages of the program's own code, which come back as they are used.
+// shrink returns memory to the system that only the start of the keeper needed:
+// unused heap, and the pages of the program's code, which the kernel reads again when
+// they are used.
 func shrink() {
 	debug.FreeOSMemory()
 	f, err := os.Open("/proc/self/maps")
@@ -30,7 +31,7 @@ func shrink() {
 		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &perms); n != 3 || !strings.HasSuffix(line, " "+exe) {
 			continue
 		}
-		if !strings.HasPrefix(perms, "r-x") { // data may have been relocated, which would be lost
+		if !strings.HasPrefix(perms, "r-x") { // relocated data would be lost
 			continue
 		}
 		_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)

@@ -11,17 +11,17 @@ import (
 	"github.com/pipe-runner/pipe/runner"
 )
 
-var errSystem = errors.New("jobs are for Linux; here a detached step cannot be kept")
+var errSystem = errors.New("jobs are supported on Linux only; remove detached from the step, or run it with --foreground")
 
-// Start is an error here.
+// Start returns an error: jobs are supported on Linux only.
 func (s *Store) Start(context.Context, *runner.JobSpec) (runner.Job, error) {
 	return nil, &runner.StartError{Msg: errSystem.Error(), Err: errSystem}
 }
 
-// EnvironChanges is an error here.
+// EnvironChanges returns an error: jobs are supported on Linux only.
 func (s *Store) EnvironChanges(*Info, *runner.JobSpec) ([]string, error) { return nil, errSystem }
 
-// Keeper returns an exit status of 1.
+// Keeper returns exit status 1: jobs are supported on Linux only.
 func Keeper() int { return 1 }
 
 func signalProcess(Process, syscall.Signal) error { return os.ErrProcessDone }

@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"errors"
 	"os"
 	"syscall"
 	"time"
@@ -11,8 +12,8 @@ import (
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
 )
 
-// openProcess returns a descriptor for the very process, or -1 where the kernel
-// has none; os.ErrProcessDone if it is gone.
+// openProcess returns a pidfd for p, or -1 if the kernel has no pidfds. If the
+// process has ended, the error is os.ErrProcessDone.
 func openProcess(p Process) (int, error) {
 	fd, err := unix.PidfdOpen(p.Pid, 0)
 	if err == unix.ESRCH {
@@ -21,7 +22,7 @@ func openProcess(p Process) (int, error) {
 	if err != nil {
 		fd = -1
 	}
-	if !p.Alive() { // looked at once the descriptor is there: it cannot become another one any more
+	if !p.Alive() { // checked after opening fd, which refers to the same process even if the pid is reused
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}
@@ -30,7 +31,7 @@ func openProcess(p Process) (int, error) {
 	return fd, nil
 }
 
-// signalProcess sends a signal to the very process.
+// signalProcess sends a signal to p, and never to another process that has its pid.
 func signalProcess(p Process, sig syscall.Signal) error {
 	fd, err := openProcess(p)
 	if err != nil {
@@ -43,7 +44,7 @@ func signalProcess(p Process, sig syscall.Signal) error {
 	return unix.PidfdSendSignal(fd, sig, nil, 0)
 }
 
-// signalFamily sends a signal to a process and all that descends from it.
+// signalFamily sends a signal to a process and all of its descendants.
 func signalFamily(pid int, sig syscall.Signal) {
 	for _, child := range procfs.Descendants(pid) {
 		_ = syscall.Kill(child, sig)
@@ -51,11 +52,12 @@ func signalFamily(pid int, sig syscall.Signal) {
 	_ = syscall.Kill(pid, sig)
 }
 
-// awaitExit waits until the process has ended.
+// awaitExit waits until p has ended. It may return early, so callers must check
+// again. It returns the cause of the end of ctx if that comes first.
 func awaitExit(ctx context.Context, p Process) error {
 	fd, err := openProcess(p)
-	if err == os.ErrProcessDone {
-		return poll(ctx) // it is about to be seen from its lock
+	if errors.Is(err, os.ErrProcessDone) {
+		return poll(ctx) // its lock may be released a little later
 	}
 	if err != nil {
 		return err

@@ -26,8 +26,11 @@ import (
 	"github.com/pipe-runner/pipe/safety"
 )
 
-// Start starts a job; see [runner.Jobs]. Of those with the same pipeline file,
-// folder and name one runs at a time: another one is a [RunningError].
+// Start starts a job and returns when its processes run; see [runner.Jobs]. Of the
+// jobs with the same pipeline file, folder and name only one runs at a time. If it is
+// already running, s.IfRunning decides; by default Start fails with a
+// [RunningError]. All errors are of type [runner.StartError]; they wrap their cause.
+// When ctx is done before the job runs, Start ends the job.
 func (s *Store) Start(ctx context.Context, spec *runner.JobSpec) (runner.Job, error) {
 	h, err := s.start(ctx, spec)
 	var se *runner.StartError
@@ -102,46 +105,48 @@ func (s *Store) start(ctx context.Context, spec *runner.JobSpec) (*handle, error
 	return &handle{s, id, false}, nil
 }
 
-// folder makes the folder of a new job, and returns its id.
+// folder chooses the id of a new job, creates the folder of the job, and returns the
+// id.
 func (s *Store) folder() (string, error) {
 	for range 100 {
 		b := make([]byte, 4)
-		_, _ = rand.Read(b) // it cannot fail
+		_, _ = rand.Read(b) // never returns an error
 		id := hex.EncodeToString(b)
 		err := os.Mkdir(s.job(id), 0o700)
 		if err == nil {
-			err = os.Chmod(s.job(id), 0o700) // whatever the umask is
+			err = os.Chmod(s.job(id), 0o700) // the umask may have removed bits
 		}
 		if !errors.Is(err, os.ErrExist) {
 			return id, err
 		}
 	}
-	return "", errors.New("no id is free")
+	return "", errors.New("no job id is free; remove old jobs with: pipe prune")
 }
 
-// order is what a keeper is told on its stdin.
+// order tells a keeper what to run. The keeper reads it from stdin, as JSON.
 type order struct {
-	Dir      string // of the job
+	Dir      string // the folder of the job
 	File     *file
 	Spec     *runner.JobSpec
 	LogSize  int64
 	LogFiles int
 }
 
-// answer is what a keeper says once the job runs, or cannot.
+// answer is what a keeper writes to stdout, as JSON, when the job runs or could not
+// be started.
 type answer struct {
-	Error string
-	Code  int
+	Error string // "": the job runs
+	Code  int    // the exit code that belongs to Error
 }
 
-// keeper starts the keeper of a job, and returns once the job runs.
+// keeper starts the keeper of a job, and returns when the job runs.
 func (s *Store) keeper(ctx context.Context, id string, spec *runner.JobSpec, h *state.Hasher) error {
 	f := newFile(id, spec, h)
 	lock, err := state.OpenFile(filepath.Join(s.job(id), "lock"), os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return err
 	}
-	defer lock.Close() // the keeper has it too, and the lock is of both
+	defer lock.Close() // the keeper inherits the descriptor, and with it the lock
 	if err := state.Lock(lock); err != nil {
 		return err
 	}
@@ -171,13 +176,13 @@ func (s *Store) keeper(ctx context.Context, id string, spec *runner.JobSpec, h *
 	}
 	argv = append(append([]string{}, argv...), KeeperArg, spec.Label)
 	proc, err := os.StartProcess(path, argv, &os.ProcAttr{
-		Dir:   "/", // it keeps no file system busy
+		Dir:   "/", // so that no file system is kept busy
 		Env:   []string{"GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0"},
 		Files: []*os.File{inR, outW, null, lock},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		return fmt.Errorf("no keeper: %w", err)
+		return fmt.Errorf("cannot start a keeper: %w", err)
 	}
 	_ = inR.Close()
 	_ = outW.Close()
@@ -190,7 +195,7 @@ func (s *Store) keeper(ctx context.Context, id string, spec *runner.JobSpec, h *
 	st, _ := procfs.ReadStat(proc.Pid)
 	f.Keeper = Process{proc.Pid, st.Start}
 	if err := f.save(s.job(id)); err != nil {
-		return err // the keeper ends, as it is told nothing
+		return err // the keeper exits when it reads EOF instead of an order
 	}
 	size, files := s.LogSize, s.LogFiles
 	if size <= 0 {
@@ -202,10 +207,10 @@ func (s *Store) keeper(ctx context.Context, id string, spec *runner.JobSpec, h *
 	o := order{s.job(id), f, spec, size, files}
 	armour(reflect.ValueOf(&o.Spec).Elem())
 	if err := json.NewEncoder(inW).Encode(o); err != nil {
-		return fmt.Errorf("the keeper (pid %d) ended at once: %w", proc.Pid, err)
+		return fmt.Errorf("cannot write to the keeper (pid %d): %w", proc.Pid, err)
 	}
 	_ = inW.Close()
-	// Who gives up the start has nothing to lose: it ends at once.
+	// A caller that gives up before the job runs wants no grace.
 	stop := context.AfterFunc(ctx, func() {
 		if data, err := state.Seal(request{Grace: new(time.Duration)}); err == nil {
 			_ = state.Replace(filepath.Join(s.job(id), "request"), data)
@@ -214,7 +219,7 @@ func (s *Store) keeper(ctx context.Context, id string, spec *runner.JobSpec, h *
 	})
 	var a answer
 	err = json.NewDecoder(outR).Decode(&a)
-	if !stop() { // the folder is the keeper's until its end
+	if !stop() { // the caller removes the folder, so wait until the keeper has ended
 		for p := f.Keeper; p.Alive(); {
 			_ = awaitExit(context.Background(), p)
 		}
@@ -224,7 +229,7 @@ func (s *Store) keeper(ctx context.Context, id string, spec *runner.JobSpec, h *
 		if errors.Is(err, io.EOF) {
 			err = errors.New("it was killed")
 		}
-		return fmt.Errorf("the keeper (pid %d) says nothing: %w", proc.Pid, err)
+		return fmt.Errorf("the keeper (pid %d) does not answer: %w", proc.Pid, err)
 	}
 	if a.Error != "" {
 		return &runner.StartError{Path: spec.Label, Code: a.Code, Msg: a.Error}
@@ -232,8 +237,9 @@ func (s *Store) keeper(ctx context.Context, id string, spec *runner.JobSpec, h *
 	return nil
 }
 
-// armour makes all text in a value such that JSON keeps it byte for byte; disarm
-// undoes it. What is armoured begins with a NUL, which no other text has.
+// armour encodes the strings in v that are not valid UTF-8, which JSON would alter,
+// in base64. A leading NUL marks an encoded string: package pipeline rejects text
+// that contains a NUL. disarm decodes the strings.
 func armour(v reflect.Value) {
 	eachString(v, func(s string) string {
 		if utf8.ValidString(s) {
@@ -254,8 +260,9 @@ func disarm(v reflect.Value) {
 	})
 }
 
-// eachString replaces all strings in a value, but for the keys of maps; what is
-// replaced in slices and maps is a copy.
+// eachString replaces each string in v, except the keys of maps, by what f returns.
+// It copies pointers' targets, slices and maps, so that values shared with v do not
+// change.
 func eachString(v reflect.Value, f func(string) string) {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -300,7 +307,8 @@ func eachString(v reflect.Value, f func(string) string) {
 	}
 }
 
-// newFile returns what is known of a job before it has started.
+// newFile returns the description of a job that has not started yet. It masks
+// secrets in parameters and arguments, and records that it did.
 func newFile(id string, spec *runner.JobSpec, h *state.Hasher) *file {
 	redactor, _ := safety.NewRedactor(spec.Job.Hidden)
 	f := &file{Version: version, Boot: procfs.BootID()}
@@ -326,7 +334,8 @@ func newFile(id string, spec *runner.JobSpec, h *state.Hasher) *file {
 	return f
 }
 
-// environ returns digests of the variables of a job.
+// environ returns the digests of the values of a job's environment variables, by
+// name.
 func environ(spec *runner.JobSpec, h *state.Hasher) map[string]string {
 	out := map[string]string{}
 	spec.Each(func(st *step.Stage) {
@@ -339,8 +348,11 @@ func environ(spec *runner.JobSpec, h *state.Hasher) map[string]string {
 	return out
 }
 
-// EnvironChanges says how the variables of a job differ from those of a
-// specification: "+NAME" is new, "-NAME" is gone, "~NAME" has another value.
+// EnvironChanges compares the environment that a job was started with to that of
+// spec. It returns "-NAME" for each variable that spec does not have, then "+NAME"
+// for each that is new and "~NAME" for each that has another value, sorted in each
+// group. Variables of a login session, such as SSH_TTY, are not compared. An error
+// means that the state folder cannot be read.
 func (s *Store) EnvironChanges(info *Info, spec *runner.JobSpec) ([]string, error) {
 	h, err := state.NewHasher(s.Dir)
 	if err != nil {
@@ -365,7 +377,7 @@ func (s *Store) EnvironChanges(info *Info, spec *runner.JobSpec) ([]string, erro
 	return slices.Concat(gone, other, fresh), nil
 }
 
-// save writes the file of a job, so that it outlives a crash of the machine.
+// save writes the file of a job durably: it survives a crash of the machine.
 func (f *file) save(dir string) error {
 	data, err := state.Seal(f)
 	if err != nil {

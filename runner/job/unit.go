@@ -16,10 +16,11 @@ import (
 	"github.com/pipe-runner/pipe/runner/internal/step"
 )
 
-// Unit returns a unit file for systemd that does what a job does. A plain program
-// runs under systemd itself, with the environment of spec but for the variables of
-// a session; anything else as pipe, the path of the command, runs it in the
-// foreground. The error is that of looking the program up.
+// Unit returns the text of a systemd unit file that does what a job does. If spec is
+// a single program without shell, input, secrets or timeouts, systemd runs the program
+// itself, with the environment of spec without the variables of a login session.
+// Otherwise systemd runs the job's step with "pipe run --foreground"; pipe is the path
+// of that program. The error says that the program of spec was not found.
 func Unit(info *Info, spec *runner.JobSpec, pipe string) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[Unit]\nDescription=%s\n\n[Service]\nType=exec\n", unitText(info.Name+", a job of "+info.File))
@@ -33,7 +34,7 @@ func Unit(info *Info, spec *runner.JobSpec, pipe string) (string, error) {
 			return "", err
 		}
 		if words[0], dir = path, st.Dir; st.Args[0] != st.Program {
-			fmt.Fprintf(&b, "# its own name was %s\n", shellescape.Quote(st.Args[0]))
+			fmt.Fprintf(&b, "# argv[0] was %s\n", shellescape.Quote(st.Args[0]))
 		}
 		for _, kv := range st.Env {
 			if name, _, _ := strings.Cut(kv, "="); !slices.Contains(state.Volatile, name) {
@@ -54,7 +55,7 @@ func Unit(info *Info, spec *runner.JobSpec, pipe string) (string, error) {
 			}
 		}
 	} else {
-		fmt.Fprintf(&b, "# What the pipeline reads of the environment, secrets too, is to be in this file,\n# as NAME=VALUE lines; only you should be able to read it.\nEnvironmentFile=-%%h/.config/pipe/%s.env\nEnvironment=%s\n", unitText(info.Name), unitWord("PATH="+os.Getenv("PATH")))
+		fmt.Fprintf(&b, "# Put the variables that the pipeline reads, also secrets, in this file, as\n# NAME=VALUE lines, and let nobody else read it.\nEnvironmentFile=-%%h/.config/pipe/%s.env\nEnvironment=%s\n", unitText(info.Name), unitWord("PATH="+os.Getenv("PATH")))
 		words = []string{pipe, "run", "--foreground", "--output", "plain"}
 		for name, values := range info.Params {
 			for _, v := range values {
@@ -71,7 +72,7 @@ func Unit(info *Info, spec *runner.JobSpec, pipe string) (string, error) {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		b.WriteString(strings.ReplaceAll(unitWord(w), "$", "$$")) // ExecStart alone expands variables
+		b.WriteString(strings.ReplaceAll(unitWord(w), "$", "$$")) // only ExecStart expands variables
 	}
 	fmt.Fprintf(&b, "\nKillMode=control-group\nKillSignal=%s\n", signame.Name(st.KillSignal))
 	if grace := spec.Grace(); grace > 0 {
@@ -91,7 +92,7 @@ func Unit(info *Info, spec *runner.JobSpec, pipe string) (string, error) {
 	r := spec.Job.Restart
 	if r.Policy == step.RestartNever {
 		b.WriteString("Restart=no\n")
-	} else { // the policies have systemd's names
+	} else { // systemd has the same names for the policies
 		fmt.Fprintf(&b, "Restart=%s\n", r.Policy)
 	}
 	if r.Policy != step.RestartNever {
@@ -111,16 +112,16 @@ func Unit(info *Info, spec *runner.JobSpec, pipe string) (string, error) {
 
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
-// unitText makes a value safe where systemd takes a line: its specifiers are
-// doubled.
+// unitText escapes a value for a unit file, where "%" begins a specifier and a value
+// is one line.
 func unitText(s string) string { return strings.ReplaceAll(oneWord(s), "%", "%%") }
 
-// unitWord quotes a word as systemd.service(5) unquotes it.
+// unitWord quotes a word as systemd.service(5) requires.
 func unitWord(s string) string {
 	return `"` + unitText(strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)) + `"`
 }
 
-// oneWord keeps control characters from ending a line.
+// oneWord escapes control characters, so that a value stays on one line.
 func oneWord(s string) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {

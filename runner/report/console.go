@@ -1,11 +1,11 @@
-// Package report shows the events of a run to people and programs.
+// Package report prints the events and the result of a run.
 //
 //	console := &report.Console{}
 //	r := runner.Runner{Sink: console.Event}
 //	res, err := r.Run(ctx, p)
 //	console.Summary(p, res)
 //
-// A view decides nothing; it is a function of the stream of events.
+// A report does not influence the run.
 package report
 
 import (
@@ -24,21 +24,22 @@ import (
 	"github.com/pipe-runner/pipe/runner"
 )
 
-// Console writes the output of the steps to Out and Err and everything else to
-// Err. The zero value works. Its methods may be called by several goroutines at
-// once.
+// Console writes the stdout of the steps to Out, and their stderr and the messages of
+// the runner to Err. The zero value is ready to use. The methods may be called
+// concurrently; the exported fields must not be changed after the first call.
 type Console struct {
 	Out, Err io.Writer // nil: os.Stdout and os.Stderr
-	Prefix   bool      // begin lines with the step's name
-	Color    bool      // of Err only
-	// Fail, if not nil, is called once when Out cannot be written to.
+	Prefix   bool      // begin each line of output with the label of its step
+	Color    bool      // color the messages with escape sequences
+	// Fail, if not nil, is called once, with the error of the first failed write to
+	// Out. Nothing is written to Out after it.
 	Fail func(error)
 
 	mu     sync.Mutex
-	tails  map[string]*tail // by label
-	lines  map[lineKey]*bytes.Buffer
-	failed bool
-	midway bool // the last output had no newline at its end
+	tails  map[string]*tail          // the last output of each step, by label
+	lines  map[lineKey]*bytes.Buffer // unfinished lines, with Prefix
+	failed bool                      // a write to Out has failed
+	midway bool                      // the last output did not end with a newline
 }
 
 type lineKey struct {
@@ -47,7 +48,7 @@ type lineKey struct {
 	stream runner.Stream
 }
 
-// Event takes one event.
+// Event handles one event of a run. Use it as the Sink of a [runner.Runner].
 func (c *Console) Event(e runner.Event) {
 	switch e.Type {
 	case runner.EventData:
@@ -100,6 +101,7 @@ func (c *Console) err() io.Writer {
 	return c.Err
 }
 
+// say writes a message with the label of the event's step. The caller holds c.mu.
 func (c *Console) say(what, color string, e runner.Event, msg string) {
 	where := ""
 	if e.Step >= 0 {
@@ -109,7 +111,7 @@ func (c *Console) say(what, color string, e runner.Event, msg string) {
 	fmt.Fprintf(c.err(), "pipe: %s%s%s\n", c.paint(color, what), where, msg)
 }
 
-// newline ends a line of output that a message would else continue.
+// newline ends an unfinished line of output, so that a message begins a new line.
 func (c *Console) newline() {
 	if c.midway {
 		fmt.Fprintln(c.err())
@@ -150,10 +152,11 @@ func (c *Console) data(e runner.Event) {
 	c.prefixed(e, buf)
 }
 
-// maxLine is how much of a line without an end is held back.
+// maxLine is the length in bytes at which an unfinished line is written anyway.
 const maxLine = 64 << 10
 
-// prefixed writes the whole lines that have come, each with its prefix.
+// prefixed adds the data of e to buf, and writes the finished lines in buf, each with
+// its prefix.
 func (c *Console) prefixed(e runner.Event, buf *bytes.Buffer) {
 	buf.Write(e.Data)
 	var out bytes.Buffer
@@ -176,7 +179,7 @@ func (c *Console) prefixed(e runner.Event, buf *bytes.Buffer) {
 	c.write(e.Stream, out.Bytes())
 }
 
-// flush writes the last lines of a stage, which have no newline.
+// flush writes the unfinished last lines of a stage.
 func (c *Console) flush(e runner.Event) {
 	for _, s := range []runner.Stream{runner.StreamStdout, runner.StreamStderr} {
 		key := lineKey{e.Label, e.Stage, s}
@@ -204,14 +207,15 @@ func (c *Console) write(s runner.Stream, b []byte) {
 	}
 }
 
-// tailLines and tailBytes bound what is kept of a step's output for the case
-// that it fails.
+// tailLines and tailBytes bound how much of a step's last output Summary shows if the
+// step fails.
 const (
 	tailLines = 10
 	tailBytes = 4 << 10
 )
 
-// tail keeps the end of the streams of a step, whole lines of each.
+// tail holds the end of a step's stdout and stderr. A change of the stream begins a
+// new line.
 type tail struct {
 	b    []byte
 	last runner.Stream
@@ -232,15 +236,16 @@ func (t *tail) add(s runner.Stream, b []byte) {
 	}
 }
 
-// escapes are the control sequences of terminals.
+// escapes matches the control sequences of terminals.
 var escapes = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\^_])")
 })
 
-// maxShown is how much of a line the block at the end shows, in bytes.
+// maxShown is how much of each line Summary shows, in bytes.
 const maxShown = 300
 
-// text returns the last lines, as far as they are fit to be shown.
+// text returns the last lines, shortened and without escape sequences, control
+// characters and invalid UTF-8.
 func (t *tail) text() []string {
 	b := bytes.TrimRight(t.b, "\n")
 	if len(b) > tailBytes {
@@ -268,8 +273,9 @@ func (t *tail) text() []string {
 	return lines
 }
 
-// Summary writes what went wrong in one block, the cause first. It writes
-// nothing about a run in which all went well.
+// Summary writes what went wrong in a run to Err. The step that failed first comes
+// last, with its last output, so that it is at the bottom of a terminal. If no step
+// failed, Summary names only the steps that did not have to run.
 func (c *Console) Summary(p *pipeline.Pipeline, res *runner.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -304,7 +310,7 @@ func (c *Console) Summary(p *pipeline.Pipeline, res *runner.Result) {
 	}
 }
 
-// reused names the steps that did not run because they had ended well before.
+// reused names the steps that did not run because an earlier run of them succeeded.
 func (c *Console) reused(res *runner.Result) {
 	var order []string
 	labels := map[string][]string{}
@@ -335,7 +341,7 @@ func (c *Console) reused(res *runner.Result) {
 	}
 }
 
-// place returns where a step stands in its file, to begin a line with.
+// place returns the position of a step in its file, as a prefix of a message, or "".
 func place(p *pipeline.Pipeline, i int) string {
 	if pos := p.Steps[i].Pos; pos.IsValid() {
 		return fmt.Sprintf("%s:%d:%d: ", p.File, pos.Line, pos.Col)
@@ -343,13 +349,13 @@ func place(p *pipeline.Pipeline, i int) string {
 	return ""
 }
 
-// interrupted names what ran when the run was ended from outside, and what did
-// not run any more; with the last output where nobody asked for that end.
+// interrupted names the steps that were running when the run was interrupted, and the
+// steps that did not run. With tails it also writes the last output of the former.
 func (c *Console) interrupted(p *pipeline.Pipeline, res *runner.Result, tails bool) {
 	var skipped []string
 	for i := range res.Steps {
 		switch st := &res.Steps[i]; {
-		case st.Job != "": // it goes on
+		case st.Job != "": // a job keeps running
 		case st.Status == runner.StatusCancelled && st.Command != "":
 			fmt.Fprintf(c.err(), "  ended: %s%s (%s)\n", place(p, i), st.Label, oneLine(st.Command))
 			if tails {
@@ -362,6 +368,7 @@ func (c *Console) interrupted(p *pipeline.Pipeline, res *runner.Result, tails bo
 	c.names("not run", skipped)
 }
 
+// cause explains the failure of the step that failed first.
 func (c *Console) cause(p *pipeline.Pipeline, res *runner.Result) {
 	f := res.Cause
 	fmt.Fprintf(c.err(), "pipe: %s%s %s\n", place(p, f.Index), c.paint("31;1", "step "+f.Label+" failed:"), describe(p, f))
@@ -379,7 +386,8 @@ func (c *Console) cause(p *pipeline.Pipeline, res *runner.Result) {
 	c.consequences(res)
 }
 
-// sub explains the failure inside of a pipeline that a step ran.
+// sub explains the failure in a pipeline that the step f ran; label is the label of f
+// with those of the outer steps.
 func (c *Console) sub(p *pipeline.Pipeline, f *runner.StepResult, label string) {
 	inc := p.Steps[f.Index].Run
 	if inc == nil || f.Sub == nil || f.Sub.Cause == nil {
@@ -394,7 +402,7 @@ func (c *Console) sub(p *pipeline.Pipeline, f *runner.StepResult, label string) 
 	c.sub(inc.Pipeline, cause, label+"/"+cause.Label)
 }
 
-// tail writes the last lines of a step.
+// tail writes the last output of a step.
 func (c *Console) tail(label string) {
 	t := c.tails[label]
 	if t == nil {
@@ -408,7 +416,8 @@ func (c *Console) tail(label string) {
 	}
 }
 
-// consequences names the steps that were ended or did not run because of it.
+// consequences names the steps that were cancelled or did not run because of the
+// failure.
 func (c *Console) consequences(res *runner.Result) {
 	var cancelled, skipped []string
 	for i := range res.Steps {
@@ -424,13 +433,14 @@ func (c *Console) consequences(res *runner.Result) {
 	c.names("not run because of it", skipped)
 }
 
+// names writes a list of step labels after what, if there are any.
 func (c *Console) names(what string, names []string) {
 	if len(names) > 0 {
 		fmt.Fprintf(c.err(), "  %s: %s\n", what, abridged(names))
 	}
 }
 
-// abridged joins names, but not all of very many.
+// abridged joins names, up to 12 of them.
 func abridged(names []string) string {
 	if n := len(names); n > 12 {
 		names = append(names[:12:12], fmt.Sprintf("and %d more", n-12))
@@ -438,7 +448,7 @@ func abridged(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// describe says how a step ended, with the limits that the pipeline sets.
+// describe says how a step ended, with the values of the limits that ended it.
 func describe(p *pipeline.Pipeline, r *runner.StepResult) string {
 	s, what := p.Steps[r.Index], r.String()
 	switch r.Reason {
@@ -454,7 +464,7 @@ func describe(p *pipeline.Pipeline, r *runner.StepResult) string {
 	return what
 }
 
-// oneLine shortens a command to what fits a log.
+// oneLine shortens a command to at most 300 bytes of its first line.
 func oneLine(s string) string {
 	s = strings.TrimSpace(s)
 	first, rest, more := strings.Cut(s, "\n")

@@ -6,9 +6,10 @@ import (
 	"path/filepath"
 )
 
-// StateDir returns the folder where runs keep what outlives them: PIPE_STATE_DIR,
-// or pipe in XDG_STATE_HOME, or in .local/state of the home folder. environ is
-// a list of NAME=value.
+// StateDir returns the state folder, which holds what outlives a run:
+// the first of $PIPE_STATE_DIR, $XDG_STATE_HOME/pipe and $HOME/.local/state/pipe whose
+// variable is set to an absolute path. environ is a list of NAME=VALUE. The error is
+// ErrNoState if there is none; a PIPE_STATE_DIR that is not absolute is another error.
 func StateDir(environ []string) (string, error) {
 	env := map[string]string{}
 	for _, kv := range environ {
@@ -22,7 +23,7 @@ func StateDir(environ []string) (string, error) {
 	case filepath.IsAbs(env["PIPE_STATE_DIR"]):
 		return env["PIPE_STATE_DIR"], nil
 	case env["PIPE_STATE_DIR"] != "":
-		return "", fmt.Errorf("PIPE_STATE_DIR is %q, and not an absolute path", env["PIPE_STATE_DIR"])
+		return "", fmt.Errorf("PIPE_STATE_DIR is %q; expected an absolute path", env["PIPE_STATE_DIR"])
 	case filepath.IsAbs(env["XDG_STATE_HOME"]):
 		return filepath.Join(env["XDG_STATE_HOME"], "pipe"), nil
 	case filepath.IsAbs(env["HOME"]):
@@ -31,5 +32,5 @@ func StateDir(environ []string) (string, error) {
 	return "", ErrNoState
 }
 
-// ErrNoState tells that nothing names a folder for state.
+// ErrNoState reports that the environment names no state folder.
 var ErrNoState = errors.New("there is no folder for state: none of PIPE_STATE_DIR, XDG_STATE_HOME and HOME is set to an absolute path")

@@ -1,8 +1,8 @@
-// Package history keeps what runs leave to later ones: a journal of each run,
-// records of steps with sources, and locks.
+// Package history stores what later runs need to know of earlier ones: a journal of
+// each run, records of steps with sources, and locks.
 //
-// A journal is a file that grows by a line for each step that starts or ends, so
-// that whatever ends the run, what is in it is true.
+// A journal is a file to which a run appends a line when a step starts or ends. If the
+// run is killed, the journal is complete up to that moment.
 package history
 
 import (
@@ -26,15 +26,16 @@ import (
 	"github.com/pipe-runner/pipe/safety"
 )
 
-// journalVersion is that of the format. A journal of another one is not read.
+// journalVersion is the version of the format. Journals of other versions are not
+// read.
 const journalVersion = 1
 
-// journalLine is one line of a journal: one of the four.
+// journalLine is one line of a journal. Exactly one field is set.
 type journalLine struct {
-	Run   *journalHeader `json:"run,omitempty"`
-	Begin string         `json:"begin,omitempty"` // the label of a step that starts
-	Step  *record        `json:"step,omitempty"`
-	End   *journalEnd    `json:"end,omitempty"`
+	Run   *journalHeader `json:"run,omitempty"`   // the first line
+	Begin string         `json:"begin,omitempty"` // a step starts: its label
+	Step  *record        `json:"step,omitempty"`  // a step has ended
+	End   *journalEnd    `json:"end,omitempty"`   // the last line, unless the run was killed
 }
 
 type journalHeader struct {
@@ -42,16 +43,17 @@ type journalHeader struct {
 	ID      string              `json:"id"`
 	File    string              `json:"file"` // as given
 	Name    string              `json:"name,omitempty"`
-	Dir     string              `json:"dir"` // the caller's
+	Dir     string              `json:"dir"` // the caller's working directory
 	Params  map[string][]string `json:"params,omitempty"`
 	Args    []string            `json:"args,omitempty"`
-	Steps   []string            `json:"steps,omitempty"` // those that were named
-	// What held a secret, and is not as it was.
+	Steps   []string            `json:"steps,omitempty"` // the steps that were named
+	// SecretParams and SecretArgs name the parameters, and say whether the
+	// arguments, held a secret or invalid UTF-8, and are altered here.
 	SecretParams []string          `json:"secretParams,omitempty"`
 	SecretArgs   bool              `json:"secretArgs,omitempty"`
 	Pid          int               `json:"pid"`
 	Start        time.Time         `json:"start"`
-	Environ      map[string]string `json:"environ,omitempty"` // digests
+	Environ      map[string]string `json:"environ,omitempty"` // digests of the values, by name
 	Root         string            `json:"root,omitempty"`
 }
 
@@ -62,17 +64,16 @@ type journalEnd struct {
 	End      time.Time `json:"end"`
 }
 
-// journal is one that is being written.
+// journal is the journal of a run that is going on.
 type journal struct {
 	id  string
 	mu  sync.Mutex
-	f   *os.File // locked as long as the run goes on
-	err error    // the first one; nothing is written after it
-	buf []byte   // that is not written yet
+	f   *os.File // locked until the run ends
+	err error    // the first error; nothing is written after it
+	buf []byte   // lines that have not been written yet
 }
 
-// append adds one line, which flush writes: what the loop does in one turn goes
-// down in one write.
+// append adds a line to the buffer, which flush writes.
 func (j *journal) append(l *journalLine) error {
 	line, err := state.Seal(l)
 	j.mu.Lock()
@@ -88,8 +89,8 @@ func (j *journal) append(l *journalLine) error {
 	return nil
 }
 
-// flush writes what was appended, in one write. An error is told once more by
-// each call after it.
+// flush writes the buffer in one write. After an error it returns the same error each
+// time. A nil journal writes nothing.
 func (j *journal) flush() error {
 	if j == nil {
 		return nil
@@ -103,19 +104,21 @@ func (j *journal) flush() error {
 	return j.err
 }
 
-// Header is what a journal begins with.
+// Header describes a run at the beginning of its journal.
 type Header struct {
-	ID     string
+	ID     string // as runs have it; see PastRun
 	File   string // as given
-	Name   string
-	Dir    string // the caller's
-	Root   string
+	Name   string // the name of the pipeline
+	Dir    string // the caller's working directory
+	Root   string // "": not confined
 	Params map[string][]string
 	Args   []string
-	Steps  []string // those that were named
+	Steps  []string // the steps that were named; nil: all
 }
 
-// Begin starts the journal of a run. After an error the run is not recorded.
+// Begin starts the journal of a run. It masks secrets in parameters and arguments. If
+// Begin returns an error, the run is not recorded, and the other methods of m do
+// nothing with the journal. Begin must be called at most once, before the first step.
 func (m *Memory) Begin(h Header, redactor *safety.Redactor) error {
 	dir, err := state.Sub(m.folder, "runs")
 	if err != nil {
@@ -138,7 +141,7 @@ func (m *Memory) Begin(h Header, redactor *safety.Redactor) error {
 		out = make([]string, len(words))
 		for i, w := range words {
 			out[i] = redactor.String(w)
-			secret = secret || out[i] != w || !utf8.ValidString(w) // neither can be stored as it is
+			secret = secret || out[i] != w || !utf8.ValidString(w) // JSON would alter invalid UTF-8
 		}
 		return out, secret
 	}
@@ -151,7 +154,7 @@ func (m *Memory) Begin(h Header, redactor *safety.Redactor) error {
 	if h.Args != nil {
 		first.Args, first.SecretArgs = clean(h.Args)
 	}
-	_ = j.append(&journalLine{Run: first}) // flush tells an error
+	_ = j.append(&journalLine{Run: first}) // flush returns the error
 	if err := j.flush(); err != nil {
 		_ = f.Close()
 		return err
@@ -160,18 +163,20 @@ func (m *Memory) Begin(h Header, redactor *safety.Redactor) error {
 	return nil
 }
 
-// Flush writes down what has happened since it was called last, in one write.
+// Flush writes what Started and Ended have added to the journal, in one write. The
+// error is that of any of them.
 func (m *Memory) Flush() error { return m.journal.flush() }
 
-// FirstFailure reports, once for the run, that it has not been called before: for
-// a warning that each turn of the run would repeat.
+// FirstFailure returns true the first time it is called, and false after that. It
+// guards a warning that would otherwise be repeated during the run.
 func (m *Memory) FirstFailure() (first bool) {
 	m.warned.Do(func() { first = true })
 	return first
 }
 
-// End ends the journal of a run: with its exit code, the label of the step that
-// failed first, and what ended the run besides. Old journals are removed.
+// End writes the end of the run to the journal and closes it: the exit code, the label
+// of the step that failed first, and what interrupted the run. It also removes old
+// journals.
 func (m *Memory) End(exitCode int, cause, interrupt string) error {
 	j := m.journal
 	if j == nil {
@@ -183,33 +188,34 @@ func (m *Memory) End(exitCode int, cause, interrupt string) error {
 	return j.flush()
 }
 
-// PastRun is a run as its journal tells it.
+// PastRun describes a run, as read from its journal. If Status is RunUnreadable, only
+// ID and Problem are certain to be set.
 type PastRun struct {
-	ID      string
-	File    string // as it was given
-	Name    string
-	Dir     string // the caller's
-	Params  map[string][]string
-	Args    []string
-	Steps   []string // that were named; nil: all
-	Pid     int
-	Start   time.Time
-	End     time.Time // zero where Status is not RunEnded
-	Status  RunStatus
-	Cause   string // the step that failed first
-	Error   string // what ended it besides: a signal, its timeout
-	Root    string // see [Runner]; "": none
-	Problem string // what is wrong with the journal, or with using it; "" nothing
-	// ExitCode is that of the run, where it has ended.
-	ExitCode int
-	Results  []PastStep // of [OpenRun], in the order in which they ended
+	ID       string
+	File     string // the pipeline file, as given
+	Name     string // the name of the pipeline
+	Dir      string // the caller's working directory
+	Params   map[string][]string
+	Args     []string
+	Steps    []string // the steps that were named; nil: all
+	Pid      int      // of the runner
+	Start    time.Time
+	End      time.Time // zero unless Status is RunEnded
+	Status   RunStatus
+	Cause    string // the label of the step that failed first; "": none
+	Error    string // what interrupted the run: a signal or its timeout; "": nothing
+	Root     string // the root of the Runner; "": not confined
+	Problem  string // why the journal cannot be read, or not beyond some line; "": nothing
+	ExitCode int    // the exit code of the run, if Status is RunEnded
+	// Results holds the steps, in the order in which they ended. Only OpenRun sets it.
+	Results []PastStep
 
 	header  *journalHeader
-	records map[string]*record
-	begun   []string
+	records map[string]*record // by label
+	begun   []string           // the labels of the steps that have started
 }
 
-// PastStep is a step of a [PastRun].
+// PastStep is a step of a [PastRun]. The fields are those of the step's result.
 type PastStep struct {
 	Label    string
 	Status   string
@@ -218,23 +224,23 @@ type PastStep struct {
 	Signal   string
 	Command  string
 	Error    string
-	Attempts int // before the last one
+	Attempts int // the number of attempts before the last one
 	Start    time.Time
 	Duration time.Duration
-	Reused   string // as in [StepResult]
+	Reused   string // why the step did not run, as in Trial.Reused; "": it ran
 }
 
-// RunStatus says what became of a run.
+// RunStatus is the status of a recorded run.
 type RunStatus string
 
-// statusKilled is that of a step that was running when its run was killed.
+// statusKilled is the status of a step that was running when its run was killed.
 const statusKilled = "killed"
 
-// The states of a run.
+// The statuses of a run.
 const (
 	RunRunning    RunStatus = "running"
 	RunEnded      RunStatus = "ended"
-	RunKilled     RunStatus = "killed"     // or the machine was
+	RunKilled     RunStatus = "killed"     // the runner was killed, or the machine crashed
 	RunUnreadable RunStatus = "unreadable" // see PastRun.Problem
 )
 
@@ -261,8 +267,9 @@ func runIDs(folder string) ([]string, error) {
 	return out, nil
 }
 
-// Runs returns the runs that are recorded in a state folder, without their
-// steps, the latest first.
+// Runs returns the runs that are recorded in a state folder, without their steps, the
+// latest first. A run whose journal cannot be read is RunUnreadable; it is not an
+// error.
 func Runs(folder string) ([]*PastRun, error) {
 	ids, err := runIDs(folder)
 	if err != nil {
@@ -275,8 +282,9 @@ func Runs(folder string) ([]*PastRun, error) {
 	return out, nil
 }
 
-// OpenRun returns the run with an id, or the beginning of one, or the "last"
-// one that was started in dir (anywhere, if dir is "").
+// OpenRun returns the run with an id or an unambiguous prefix of one, with its steps.
+// The id "last" stands for the last run that was started in dir, or in any folder if
+// dir is "".
 func OpenRun(folder, id, dir string) (*PastRun, error) {
 	ids, err := runIDs(folder)
 	if err != nil {
@@ -302,11 +310,11 @@ func OpenRun(folder, id, dir string) (*PastRun, error) {
 	case 1:
 		return readRun(folder, found[0], true), nil
 	}
-	return nil, fmt.Errorf("%d runs begin with %q; give more of the id", len(found), id)
+	return nil, fmt.Errorf("the ids of %d runs begin with %q; give more of the id", len(found), id)
 }
 
-// PruneRuns removes the journals of all but the latest runs, and of none that
-// goes on; it returns how many it removed.
+// PruneRuns removes the journals of all runs except the latest keep, and except runs
+// that are going on. It returns how many it removed, also with an error.
 func PruneRuns(folder string, keep int) (int, error) {
 	ids, err := runIDs(folder)
 	if err != nil {
@@ -325,24 +333,25 @@ func PruneRuns(folder string, keep int) (int, error) {
 			}
 			_ = f.Close()
 		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) { // one that is no journal is no reason to keep the others
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // go on with the other journals
 			errs = errors.Join(errs, err)
 		}
 	}
 	return count, errs
 }
 
-// keptRuns is how many journals are kept without being asked to; the rest goes
-// once there are many more.
+// keptRuns is how many journals are kept when there are too many. To prune seldom,
+// pruneOld waits until there are a quarter more.
 const keptRuns = 200
 
 func pruneOld(folder string) {
 	if ids, err := runIDs(folder); err == nil && len(ids) > keptRuns+keptRuns/4 {
-		_, _ = PruneRuns(folder, keptRuns) // it is tried again after the next run
+		_, _ = PruneRuns(folder, keptRuns) // after an error, the next run tries again
 	}
 }
 
-// readRun reads a journal: all of it, or its first line and its last.
+// readRun reads a journal: all of it if whole is true, or its first and last lines. It
+// never fails: a journal that cannot be read is RunUnreadable.
 func readRun(folder, id string, whole bool) *PastRun {
 	p := &PastRun{ID: id, Status: RunUnreadable, records: map[string]*record{}}
 	f, err := state.Open(filepath.Join(folder, "runs", id))
@@ -378,13 +387,13 @@ func readRun(folder, id string, whole bool) *PastRun {
 	}
 	for n := 2; ; n++ {
 		line, err := readLine(in, maxLine)
-		if errors.Is(err, io.EOF) { // what is torn at the end has not happened
+		if errors.Is(err, io.EOF) { // an unfinished last line was not written completely; ignore it
 			p.unended()
 			return p
 		}
 		var l journalLine
 		if err != nil || state.Unseal(line, &l) != nil {
-			p.Problem = fmt.Sprintf("line %d of the journal is torn or was changed; nothing is believed from there on", n)
+			p.Problem = fmt.Sprintf("line %d of the journal is torn or was changed; the rest of the journal is ignored", n)
 			return p
 		}
 		switch {
@@ -398,13 +407,15 @@ func readRun(folder, id string, whole bool) *PastRun {
 	}
 }
 
-// A line longer than this is none of a journal, in bytes.
+// maxHeader and maxLine bound the length in bytes of the first line of a journal and
+// of the others.
 const (
 	maxHeader = 16 << 20
 	maxLine   = 128 << 20
 )
 
-// readLine reads a line with its end; one that is too long is an error.
+// readLine reads a line, including its newline. It returns bufio.ErrTooLong if the
+// line is longer than most bytes.
 func readLine(in *bufio.Reader, most int) ([]byte, error) {
 	var line []byte
 	for {
@@ -419,7 +430,8 @@ func readLine(in *bufio.Reader, most int) ([]byte, error) {
 	}
 }
 
-// unended adds the steps that had started when the run was killed.
+// unended adds the steps that have started and not ended, because they are running or
+// the run was killed.
 func (p *PastRun) unended() {
 	if p.Status != RunKilled && p.Status != RunRunning {
 		return
@@ -446,7 +458,7 @@ func (p *PastRun) ended(e *journalEnd) {
 	p.Status, p.ExitCode, p.Cause, p.End, p.Error = RunEnded, e.ExitCode, e.Cause, e.End, e.Error
 }
 
-// readEnd reads the last line.
+// readEnd reads the last line of a journal, if that is the end of the run.
 func (p *PastRun) readEnd(f *os.File) {
 	const most = 16 << 10
 	size, err := f.Seek(0, io.SeekEnd)
@@ -467,9 +479,9 @@ func (p *PastRun) readEnd(f *os.File) {
 	}
 }
 
-// Resumable says why a run cannot be resumed, or nil. A parameter that held a
-// secret was not stored: it must be given again, and so must args; the
-// arguments say which of them are missing.
+// Resumable returns an error that says why a run cannot be resumed, or nil. Parameters
+// and arguments that held a secret are not stored, so the caller must have them again:
+// param reports whether it lacks a parameter, and args whether it lacks the arguments.
 func (p *PastRun) Resumable(param func(name string) bool, args bool) error {
 	switch {
 	case p.Status == RunRunning:
@@ -477,13 +489,13 @@ func (p *PastRun) Resumable(param func(name string) bool, args bool) error {
 	case p.Problem != "":
 		return fmt.Errorf("run %s: %s", p.ID, p.Problem)
 	case p.File == "" || p.File == "stdin":
-		return fmt.Errorf("run %s was not of a file, and cannot be resumed", p.ID)
+		return fmt.Errorf("run %s did not read its pipeline from a file, and cannot be resumed", p.ID)
 	case p.header.SecretArgs && args:
-		return fmt.Errorf("run %s: what followed -- held a secret, or bytes that are no text, which are not stored; give it again", p.ID)
+		return fmt.Errorf("run %s: an argument after -- held a secret or invalid UTF-8, which is not stored; give the arguments again", p.ID)
 	}
 	for _, name := range p.header.SecretParams {
 		if param(name) {
-			return fmt.Errorf("run %s: parameter %s held a secret, or bytes that are no text, which are not stored; give it again, as -p %s=…", p.ID, name, name)
+			return fmt.Errorf("run %s: parameter %s held a secret or invalid UTF-8, which is not stored; give it again, as -p %s=…", p.ID, name, name)
 		}
 	}
 	return nil

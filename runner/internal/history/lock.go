@@ -13,13 +13,13 @@ import (
 	"github.com/pipe-runner/pipe/runner/internal/state"
 )
 
-// LockError tells that a lock is held by another run.
+// LockError reports that another run holds a lock.
 type LockError struct {
-	Name   string
-	Holder string // what its holder wrote into it; "": it is not known
+	Name   string // the name of the lock
+	Holder string // the holder's description of itself; "": unknown
 }
 
-// Error names the lock and who holds it.
+// Error returns the message, with the name of the lock and its holder.
 func (e *LockError) Error() string {
 	if e.Holder == "" {
 		return fmt.Sprintf("lock %s is held by another run", e.Name)
@@ -29,14 +29,19 @@ func (e *LockError) Error() string {
 
 var lockName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`) })
 
-// Lock takes a lock that one holder has at a time, for the user on this machine.
-// It waits as long as wait says (nil: as long as it takes; 0: not at all), and
-// until ctx is done; waits is told once for whom. The error is a [LockError], the
-// cause of the end of ctx, or what is wrong. What Lock returns gives the lock
-// back; the kernel does when this program ends. who is what others are told.
+// Lock takes the lock name, which one run of the user on this machine holds at a time.
+// environ, a list of NAME=VALUE, names the state folder.
+//
+// Lock waits for at most wait (nil: without a limit; 0: not at all), or until ctx is
+// done. When it begins to wait it calls waits, if not nil, with a message that names
+// the holder. who describes this run to other runs that wait.
+//
+// The caller releases the lock with the function that Lock returns; the kernel releases
+// it when the program ends. If the time is up, the error is a [LockError]; if ctx is
+// done, it is the cause of the end of ctx. Lock may be called concurrently.
 func Lock(ctx context.Context, environ []string, name string, wait *time.Duration, who string, waits func(holder string)) (func(), error) {
 	if !lockName().MatchString(name) {
-		return nil, fmt.Errorf("lock: a name has letters, digits, _, - and . (at most 100): %.120q has not", name)
+		return nil, fmt.Errorf("lock %.120q: a name has letters, digits, _, - and . (at most 100), and begins with a letter, digit or _", name)
 	}
 	folder, err := StateDir(environ)
 	if err != nil {
@@ -54,7 +59,7 @@ func Lock(ctx context.Context, environ []string, name string, wait *time.Duratio
 	if wait != nil {
 		limit = time.After(*wait)
 	}
-	// The kernel wakes who blocks in flock, but could not be told to give up.
+	// Poll: a blocking flock could not be cancelled.
 	for delay := 5 * time.Millisecond; ; delay = min(2*delay, 200*time.Millisecond) {
 		held, err := state.TryLock(f)
 		if err != nil {
@@ -88,7 +93,7 @@ func Lock(ctx context.Context, environ []string, name string, wait *time.Duratio
 	return func() { _ = f.Truncate(0); _ = f.Close() }, nil
 }
 
-// readHolder returns what the holder of a lock wrote into it, for people.
+// readHolder returns the description that the holder of a lock wrote to its file.
 func readHolder(f *os.File) string {
 	b := make([]byte, 300)
 	n, _ := f.ReadAt(b, 0)

@@ -21,13 +21,13 @@ import (
 	"github.com/pipe-runner/pipe/safety"
 )
 
-// part is one of the things that a step depends on, by its digest.
+// part is one thing that a step depends on.
 type part struct {
-	Name string `json:"n"`
-	Sum  string `json:"s"`
+	Name string `json:"n"` // for messages: "variable X", "argument 1"
+	Sum  string `json:"s"` // the digest of its value
 }
 
-// record is what is remembered of one execution.
+// record describes one execution of a step.
 type record struct {
 	Label    string        `json:"label"`
 	Status   string        `json:"status"`
@@ -36,24 +36,24 @@ type record struct {
 	Signal   string        `json:"signal,omitempty"`
 	Command  string        `json:"command,omitempty"`
 	Error    string        `json:"error,omitempty"`
-	Attempts int           `json:"attempts,omitempty"` // those before the last one
+	Attempts int           `json:"attempts,omitempty"` // the number of attempts before the last one
 	Start    time.Time     `json:"start"`
 	Duration time.Duration `json:"duration"` // ns
 	Reused   string        `json:"reused,omitempty"`
 	Job      string        `json:"job,omitempty"`
 
-	Run      string      `json:"run,omitempty"` // id of the run in which it ran
+	Run      string      `json:"run,omitempty"` // the id of the run in which the step ran
 	Parts    []part      `json:"parts,omitempty"`
-	Inherits bool        `json:"inherits,omitempty"` // the whole environment
-	Own      []string    `json:"own,omitempty"`      // variables that it sets itself, where it inherits
+	Inherits bool        `json:"inherits,omitempty"` // the step inherits the whole environment
+	Own      []string    `json:"own,omitempty"`      // the variables that the step sets itself
 	Sources  []fileState `json:"sources,omitempty"`
-	Made     []fileState `json:"made,omitempty"`
+	Made     []fileState `json:"made,omitempty"` // the files that match generates
 
-	// What expressions read of it.
+	// What expressions read of the step.
 	Stages []stageRecord `json:"stages,omitempty"`
 	Stdout []byte        `json:"stdout,omitempty"`
 	Stderr []byte        `json:"stderr,omitempty"`
-	Lost   string        `json:"lost,omitempty"` // why its output is not here
+	Lost   string        `json:"lost,omitempty"` // why Stdout and Stderr were not stored
 }
 
 type stageRecord struct {
@@ -61,39 +61,41 @@ type stageRecord struct {
 	Signal string `json:"signal,omitempty"`
 }
 
-// Memory is what runs leave to later ones, in a folder of state: journals of runs,
-// and records of steps with sources. The pipelines that a run nests share it. Its
-// methods may be called by several goroutines at once.
+// Memory gives a run access to the journals of runs, and the records of steps with
+// sources, in a state folder. A run and its nested pipelines share one Memory. The zero
+// value is not usable; see Open and Volatile. Begin and End must not be called
+// concurrently with other methods; the others may be called concurrently.
 type Memory struct {
 	folder   string
-	steps    string // folder of the records of steps with sources; "": there are none
+	steps    string // the folder of the records of steps with sources; "": none are kept
 	hash     *state.Hasher
-	environ  map[string]string // digests of what steps inherit
-	previous *PastRun          // that is resumed; nil: none
+	environ  map[string]string // digests of the variables that steps inherit, by name
+	previous *PastRun          // the run that is resumed; nil: none
 	journal  *journal          // nil: the run is not recorded
 
-	files   sync.Map // fileID to fileState: of files that were read in this run
-	systems sync.Map // device to bool: whether the times of files tell there
+	files   sync.Map // by fileID, the fileState of a file read in this run
+	systems sync.Map // by device, a bool: see truthful
 	warned  sync.Once
 }
 
-// View is the memory as the steps of one pipeline see it. It is not changed once
-// it has been made, and may be used by several goroutines at once.
+// View is the Memory as the steps of one pipeline see it. Its fields must not be
+// changed once it is used; its methods may be called concurrently.
 type View struct {
 	*Memory
-	Root     *safety.Dir
-	Redactor *safety.Redactor
-	File     string // of the pipeline
-	Name     string
-	Dir      string          // the caller's
-	Prefix   string          // of the labels of a nested pipeline
-	Readers  map[string]bool // the names of the steps whose results are read
-	Declared []string        // variables that a step outside of a nested pipeline sets
-	Force    bool            // nothing is taken over from an earlier run
+	Root     *safety.Dir      // sources are opened inside of it; nil: not confined
+	Redactor *safety.Redactor // masks secrets
+	File     string           // the file of the pipeline
+	Name     string           // the name of the pipeline
+	Dir      string           // the caller's working directory
+	Prefix   string           // begins the labels in a nested pipeline, as "outer/"
+	Readers  map[string]bool  // the names of the steps whose results expressions read
+	Declared []string         // variables that the outer steps of a nested pipeline set
+	Force    bool             // run each step, whatever is recorded
 }
 
-// Open returns the memory in a folder of state, which is made. public are the
-// variables that steps inherit, previous is the run that is resumed, or nil.
+// Open opens a state folder, and creates it if it does not exist. public is the
+// environment that steps inherit, as a list of NAME=VALUE; previous is the run that is
+// resumed, or nil.
 func Open(folder string, public []string, previous *PastRun) (*Memory, error) {
 	h, err := state.NewHasher(folder)
 	if err != nil {
@@ -104,49 +106,49 @@ func Open(folder string, public []string, previous *PastRun) (*Memory, error) {
 	return m, err
 }
 
-// Volatile returns a memory that keeps nothing, for looking at the files of
-// sources.
+// Volatile returns a Memory that stores nothing. It is good for View.Watch.
 func Volatile() *Memory { return &Memory{hash: &state.Hasher{}} }
 
-// About is what a trial wants to know of a step besides its Spec.
+// About describes a step to Try, besides its Spec.
 type About struct {
-	Name     string // of the step; "": none
-	CleansUp bool   // it runs after failures
-	After    string // the step before it that ran again, in a resumed run; "": none
-	Again    bool   // it is another attempt: that the step runs has been decided
+	Name     string // the name of the step; "": none
+	CleansUp bool   // the step runs after failures, with always() or failure()
+	After    string // in a resumed run, a step before this one that ran again; "": none
+	Again    bool   // this is not the first attempt, so the step runs
 }
 
-// Trial is the look at whether a step would do again what it did before.
+// Trial is the decision whether a step has to run; see Try.
 type Trial struct {
-	// Reused says why the step need not run: "up to date", or "run ID". "": it
-	// runs.
+	// Reused says why the step does not have to run: "up to date" or "run ID". If it
+	// is "", the step must run.
 	Reused string
-	// Why says why a step runs that ended well before; "": there is nothing to
-	// say.
+	// Why says why a step must run although it has run before; "": it has not, or
+	// nothing is known.
 	Why string
-	// RanSince says that the step is up to date, but by another run than the one
-	// that is resumed.
+	// RanSince reports that another run than the resumed one brought the step up to
+	// date.
 	RanSince bool
 
 	about  About
 	spec   *step.Spec
-	last   *record      // of an earlier execution of a step with sources; nil: none
-	finger *fingerprint // nil: it is not known what the step depends on
-	taken  *record      // the earlier end that is this one's
+	last   *record      // the record of a step with sources; nil: none
+	finger *fingerprint // nil: unknown
+	taken  *record      // the earlier execution that is reused; nil: none
 }
 
-// fingerprint is what an execution depends on.
+// fingerprint describes what an execution of a step depends on.
 type fingerprint struct {
 	parts    []part
-	inherits bool
-	own      []string
+	inherits bool     // see record
+	own      []string // see record
 	sources  []fileState
-	dir      string
-	missing  []string // patterns of sources that match nothing
-	unknown  string   // why it cannot be known to be the same; "": it can
+	dir      string   // the working directory of the first stage
+	missing  []string // the patterns of sources that match no file
+	unknown  string   // why two executions cannot be compared; "": they can
 }
 
-// environDigests returns the digests of the variables that steps inherit.
+// environDigests returns the digests of the values of environment variables, by name,
+// without volatile ones.
 func environDigests(h *state.Hasher, environ []string) map[string]string {
 	out := map[string]string{}
 	for _, kv := range environ {
@@ -157,7 +159,8 @@ func environDigests(h *state.Hasher, environ []string) map[string]string {
 	return out
 }
 
-// depends collects what a step depends on.
+// depends returns the fingerprint of a step. last, if not nil, saves reading files that
+// have not changed.
 func (v *View) depends(spec *step.Spec, last *record) (*fingerprint, error) {
 	f := &fingerprint{}
 	add := func(name string, words ...string) { f.parts = append(f.parts, part{name, v.hash.Digest(words...)}) }
@@ -185,13 +188,13 @@ func (v *View) depends(spec *step.Spec, last *record) (*fingerprint, error) {
 	}
 	var err error
 	f.sources, f.missing, err = v.match(spec.Sources, f.dir, known)
-	if err == nil && len(spec.Generates) > 0 && len(f.sources) > 0 { // what it writes itself is not what it reads
+	if err == nil && len(spec.Generates) > 0 && len(f.sources) > 0 { // the step's own results are not its sources
 		f.sources, err = without(f.sources, f.dir, spec.Generates)
 	}
 	return f, err
 }
 
-// teeFiles calls f for each file branch of a tee, counted from 1.
+// teeFiles calls f for each branch of a tee that is a file; n counts from 1.
 func teeFiles(stages []step.Stage, f func(n int, path string)) {
 	n := 0
 	var walk func([]step.Stage)
@@ -209,7 +212,8 @@ func teeFiles(stages []step.Stage, f func(n int, path string)) {
 	walk(stages)
 }
 
-// shape tells apart the ways in which the same commands are run.
+// shape returns a text that differs if the same commands are run in another way: with
+// other branches, success codes or buffers.
 func shape(stages []step.Stage) string {
 	var b strings.Builder
 	for i := range stages {
@@ -231,8 +235,8 @@ func shape(stages []step.Stage) string {
 	return b.String()
 }
 
-// stdin adds the content of a file that comes in by stdin. What the caller gives
-// is not known before it is read.
+// stdin adds to f the content of the file that is the step's stdin. The content of a
+// stdin that the caller passes on is unknown before it is read.
 func (v *View) stdin(spec *step.Spec, f *fingerprint) error {
 	switch in := spec.Stages[0].Stdio[0]; in.Kind {
 	case step.StdioInherit, step.StdioFD:
@@ -240,19 +244,19 @@ func (v *View) stdin(spec *step.Spec, f *fingerprint) error {
 	case step.StdioFile:
 		st, err := v.fileState(in.Path, fileState{})
 		if errors.Is(err, errNotRegular) {
-			f.unknown = "its stdin is no regular file"
+			f.unknown = "its stdin is not a regular file"
 			return nil
 		}
 		if err == nil {
 			f.parts = append(f.parts, part{"the content of stdin", st.Sum})
 		}
-		// A file that is missing is reported when it is opened.
+		// If the file does not exist, the step fails when it opens the file.
 	}
 	return nil
 }
 
-// environmentParts adds the working directory and the variables that the file
-// sets.
+// environmentParts adds to f the working directory of a stage and the variables that
+// the pipeline sets, and adds the names of the variables to own.
 func (v *View) environmentParts(f *fingerprint, st *step.Stage, prefix string, own map[string]bool) {
 	h := v.hash
 	f.parts = append(f.parts,
@@ -269,12 +273,12 @@ func (v *View) environmentParts(f *fingerprint, st *step.Stage, prefix string, o
 	}
 }
 
-// commandParts adds what a stage runs.
+// commandParts adds the command, descriptors and user of a stage.
 func commandParts(st *step.Stage, prefix string, add func(string, ...string)) {
 	if st.UsesShell() {
 		add(prefix+"the shell text", st.Written)
 		words := []string{st.Text}
-		if st.Text == "" { // it stands among the arguments
+		if st.Text == "" { // an external shell gets the text as an argument
 			words = st.Args
 		}
 		for _, v := range st.Vars {
@@ -304,12 +308,12 @@ func commandParts(st *step.Stage, prefix string, add func(string, ...string)) {
 	}
 }
 
-// changes says what differs, in a few words; "" if nothing does.
+// changes says what differs, such as "argument 1 changed"; "" if nothing does.
 func changes(before, now []part, old, files []fileState) string {
 	return few(append(differences(before, now), fileChanges(old, files)...))
 }
 
-// differences says of each name what became of it.
+// differences returns a phrase for each part that changed, is new or is gone.
 func differences(before, now []part) []string {
 	var changed, added, gone []string
 	seen := make(map[string]string, len(before))
@@ -333,7 +337,7 @@ func differences(before, now []part) []string {
 	return slices.Concat(changed, added, gone)
 }
 
-// few joins words, but not more than three.
+// few joins words, up to three of them.
 func few(words []string) string {
 	if len(words) > 3 {
 		return fmt.Sprintf("%s and %d more", strings.Join(words[:3], ", "), len(words)-3)
@@ -341,7 +345,7 @@ func few(words []string) string {
 	return strings.Join(words, ", ")
 }
 
-// recordPath returns where the record of a step with sources is.
+// recordPath returns the path of the record of a step with sources.
 func (v *View) recordPath(label string) string {
 	file := v.File
 	if file != "" {
@@ -352,12 +356,14 @@ func (v *View) recordPath(label string) string {
 	return filepath.Join(v.steps, v.hash.Digest(file, v.Name, v.Dir, v.Prefix+label))
 }
 
-// remembers reports whether the step has sources or generates.
+// remembers reports whether a record is kept of a step: it has sources or generates,
+// and is no service, job or nested pipeline.
 func remembers(s *step.Spec) bool {
 	return s.Service == nil && s.Job == nil && s.Nested == nil && (s.Sources != nil || s.Generates != nil)
 }
 
-// loadRecord returns the record of a step with sources, or nil.
+// loadRecord returns the record of a step with sources, or nil if there is none or it
+// cannot be read.
 func (v *View) loadRecord(spec *step.Spec) *record {
 	if !remembers(spec) || v.steps == "" {
 		return nil
@@ -365,13 +371,15 @@ func (v *View) loadRecord(spec *step.Spec) *record {
 	data, err := state.Read(v.recordPath(spec.Label))
 	rec := &record{}
 	if err != nil || state.Unseal(data, rec) != nil {
-		return nil // as if there had been none: the step runs
+		return nil // the step then runs
 	}
 	return rec
 }
 
-// Try finds out whether a step would do again what it did before. Of a step that
-// runs another pipeline that is not known: its steps are tried by themselves.
+// Try decides whether a step has to run, or whether the result of an earlier execution
+// can be reused because nothing that the step depends on has changed. A step that runs
+// a nested pipeline always has to run; its steps are tried one by one. The error says
+// that the sources cannot be read.
 func (v *View) Try(spec *step.Spec, about About) (*Trial, error) {
 	t := &Trial{about: about, spec: spec}
 	if spec.Nested != nil {
@@ -395,7 +403,7 @@ func (v *View) Try(spec *step.Spec, about About) (*Trial, error) {
 	return t, nil
 }
 
-// upToDate decides on a step with sources or generates.
+// upToDate completes the trial of a step with sources or generates.
 func (v *View) upToDate(t *Trial) error {
 	if v.steps == "" {
 		return nil
@@ -410,25 +418,25 @@ func (v *View) upToDate(t *Trial) error {
 	if why != "" {
 		if t.last != nil {
 			t.Why = why
-			_ = removeFile(v.recordPath(t.spec.Label)) // what it did is no longer all there is
+			_ = removeFile(v.recordPath(t.spec.Label)) // until the step ends well, its results are in doubt
 		}
 		return nil
 	}
-	if p := v.previous; p != nil { // another run may have done it since
+	if p := v.previous; p != nil { // another run may have run the step since
 		was := p.records[v.Prefix+t.spec.Label]
 		t.RanSince = was == nil || was.Run != t.last.Run
 	}
 	if sureNow(t.last.Sources, t.finger.sources) || sureNow(t.last.Made, made) {
 		rec := *t.last
 		rec.Sources, rec.Made = t.finger.sources, made
-		_ = v.store(t.spec.Label, &rec) // it is stored already, but for what is known of the files
+		_ = v.store(t.spec.Label, &rec) // only to save reading the files; an error does not matter
 	}
 	t.taken, t.Reused = t.last, "up to date"
 	return nil
 }
 
-// Stale says why a step with sources would run, and in which run it ended well;
-// both are "" for a step without sources.
+// Stale returns why a step with sources would run, or else the id of the run that
+// brought it up to date. Both are "" for a step without sources. It changes nothing.
 func (v *View) Stale(spec *step.Spec, name string) (why, run string, err error) {
 	if !remembers(spec) {
 		return "", "", nil
@@ -443,12 +451,12 @@ func (v *View) Stale(spec *step.Spec, name string) (why, run string, err error) 
 	return "", t.last.Run, nil
 }
 
-// stale says why a step with sources runs, or "". It returns what the step
-// generates.
+// stale returns why a step with sources must run, or "". made holds the files that the
+// step generates, as far as they had to be examined.
 func (v *View) stale(t *Trial) (why string, made []fileState, err error) {
 	rec, f := t.last, t.finger
 	if rec == nil {
-		return "it has not ended well before, as far as is known", nil, nil
+		return "no earlier success is recorded", nil, nil
 	}
 	if f.unknown != "" {
 		return f.unknown, nil, nil
@@ -465,7 +473,7 @@ func (v *View) stale(t *Trial) (why string, made []fileState, err error) {
 	return v.unread(t, rec), made, nil
 }
 
-// unread says why the record lacks what expressions read of the step, or "".
+// unread returns why rec lacks output that expressions read, or "".
 func (v *View) unread(t *Trial, rec *record) string {
 	if rec.Lost != "" && v.Readers[t.about.Name] {
 		return rec.Lost
@@ -473,7 +481,8 @@ func (v *View) unread(t *Trial, rec *record) string {
 	return ""
 }
 
-// resumes says why a step of a resumed run is run again, or "".
+// resumes returns why a step of a resumed run must run again, or "". rec is the step's
+// record in that run, or nil.
 func (v *View) resumes(t *Trial, rec *record) string {
 	f := t.finger
 	switch {
@@ -496,7 +505,7 @@ func (v *View) resumes(t *Trial, rec *record) string {
 	case t.spec.Service != nil:
 		return "it is a service"
 	case t.spec.Job != nil:
-		return "it is a job, which goes on if it is there"
+		return "it is a job, which goes on if it is running"
 	case t.about.CleansUp:
 		return "it cleans up, in every run"
 	}
@@ -512,8 +521,8 @@ func (v *View) resumes(t *Trial, rec *record) string {
 	return v.unread(t, rec)
 }
 
-// environChanges returns the inherited variables that have changed since the run
-// that is resumed.
+// environChanges returns the names of the inherited variables that have changed since
+// the resumed run, sorted. It returns nil if the step does not inherit the environment.
 func (v *View) environChanges(f *fingerprint) []string {
 	if !f.inherits {
 		return nil
@@ -534,8 +543,8 @@ func (v *View) environChanges(f *fingerprint) []string {
 	return names
 }
 
-// Taken returns the earlier end that is that of a step which is not run, and when
-// and how long it ran.
+// Taken returns the result of the earlier execution that is reused, with its job, start
+// and duration. Reused must not be "".
 func (t *Trial) Taken() (res *step.Result, job string, start time.Time, took time.Duration) {
 	rec := t.taken
 	res = step.Ended(step.Facts{Inner: &step.End{Status: step.StatusSuccess, ExitCode: rec.ExitCode, Command: rec.Command}})
@@ -549,35 +558,36 @@ func (t *Trial) Taken() (res *step.Result, job string, start time.Time, took tim
 	return res, rec.Job, rec.Start, rec.Duration
 }
 
-// Entry is how a step ended, for the journal; secrets are masked.
+// Entry describes for the journal how a step ended. Secrets must be masked in it, except
+// in the output of Stages.
 type Entry struct {
 	step.End
 	Label    string
 	Stages   []step.StageResult
-	Attempts int // those before the last one
+	Attempts int // the number of attempts before the last one
 	Start    time.Time
 	Duration time.Duration
-	Reused   string
-	Job      string
+	Reused   string // as Trial.Reused
+	Job      string // the id of the job; "": none
 }
 
-// Started writes down that a step starts, so that it is known of one that was
-// running when the runner was killed. Flush tells an error.
+// Started adds to the journal that a step starts. A later run thereby knows the steps
+// that were running when the runner was killed. Flush returns the error, if any.
 func (v *View) Started(label string) {
 	if v.journal != nil {
 		_ = v.journal.append(&journalLine{Begin: v.Prefix + label})
 	}
 }
 
-// Ended writes down how a step ended; t is nil for one that was not tried. Flush
-// tells an error.
+// Ended adds to the journal how a step ended. t is nil for a step that was not tried.
+// Flush returns the error, if any.
 func (v *View) Ended(t *Trial, e *Entry) {
 	if v.journal != nil {
 		_ = v.journal.append(&journalLine{Step: v.newRecord(t, e)})
 	}
 }
 
-// newRecord returns the record of a step.
+// newRecord returns the record of a step; t may be nil.
 func (v *View) newRecord(t *Trial, e *Entry) *record {
 	rec := &record{
 		Label: v.Prefix + e.Label, Status: e.Status.String(), Reason: e.Reason, ExitCode: e.ExitCode, Signal: e.Signal,
@@ -605,21 +615,21 @@ func (v *View) newRecord(t *Trial, e *Entry) *record {
 	case v.Readers[t.about.Name]:
 		rec.keep(e.Stages, v.Redactor)
 	default:
-		rec.Lost = "its output was not kept, and is now read"
+		rec.Lost = "its output was not stored, and an expression now reads it"
 	}
 	return rec
 }
 
-// keep stores what expressions may read of a result.
+// keep adds to rec the output that expressions may read, or why it cannot be stored.
 func (rec *record) keep(stages []step.StageResult, redactor *safety.Redactor) {
 	clean := func(from *step.Buffer) []byte {
 		b, err := from.Bytes(pipeline.MaxStepOutput + 1)
 		switch {
 		case err != nil:
-			rec.Lost = "its output could not be kept: " + err.Error()
+			rec.Lost = "its output could not be stored: " + err.Error()
 		case len(b) > pipeline.MaxStepOutput:
-			rec.Lost = "its output was too large to be kept"
-		case redactor.String(string(b)) != string(b), redactor != nil && from.Cut(): // half a secret may be at the end
+			rec.Lost = "its output was too large to be stored"
+		case redactor.String(string(b)) != string(b), redactor != nil && from.Cut(): // the cut end may be half a secret
 			rec.Lost = "a secret is in its output, which is not stored"
 		default:
 			return b
@@ -634,8 +644,8 @@ func (rec *record) keep(stages []step.StageResult, redactor *safety.Redactor) {
 	}
 }
 
-// Keep stores the record of a step with sources that ended well. It returns what
-// there is to warn of, or "".
+// Keep stores the record of a step with sources that succeeded; for other steps it does
+// nothing. It returns a warning if the step will not be up to date the next time, or "".
 func (v *View) Keep(t *Trial, e *Entry) string {
 	if v.steps == "" || t.finger == nil || t.taken != nil || !remembers(t.spec) || e.Status != step.StatusSuccess {
 		return ""
@@ -646,7 +656,7 @@ func (v *View) Keep(t *Trial, e *Entry) string {
 		return "sources: " + few(hints(f.missing, f.dir, "matches no file")) + each
 	}
 	if f.unknown != "" {
-		return "" // it is never the same
+		return "" // the next run could not compare the step
 	}
 	made, missing, err := v.match(t.spec.Generates, f.dir, nil)
 	if err != nil {
@@ -673,7 +683,7 @@ func (v *View) Keep(t *Trial, e *Entry) string {
 	return ""
 }
 
-// hints says of patterns what is wrong with them.
+// hints returns a phrase for each pattern: the pattern and what, or that it is a folder.
 func hints(patterns []string, dir, what string) []string {
 	out := make([]string, len(patterns))
 	for i, p := range patterns {

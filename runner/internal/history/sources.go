@@ -19,31 +19,33 @@ import (
 	"github.com/pipe-runner/pipe/runner/internal/step"
 )
 
-// fileState is what is known of the content of a file.
+// fileState is the state of the content of a file.
 type fileState struct {
-	Path string `json:"p"` // relative to the cwd of the step where it is inside
-	Sum  string `json:"s"`
+	Path string `json:"p"` // relative to the cwd of the step if the file is inside; see fileName
+	Sum  string `json:"s"` // the digest of the content
 	ID   fileID `json:"i"`
-	// Sure says that the file, if it is as ID says, has the content that Sum
-	// says. It is not where the file had just been written when it was read: it
-	// may have been written again in the same tick of the clock.
+	// Sure reports that a file with this ID certainly has the content of Sum. It
+	// is false if the file had been written shortly before it was read: it may
+	// have been written again in the same tick of the clock.
 	Sure bool `json:"ok,omitempty"`
 }
 
-// fileID changes whenever a file is written. Its ctime cannot be set.
+// fileID is metadata of a file that changes whenever the file is written: programs
+// cannot set the ctime.
 type fileID struct {
 	Dev, Ino     uint64 `json:",omitempty"`
-	Size         int64  `json:",omitempty"`
-	Mtime, Ctime int64  `json:",omitempty"` // ns
+	Size         int64  `json:",omitempty"` // bytes
+	Mtime, Ctime int64  `json:",omitempty"` // ns since 1970
 }
 
-// settled is how long a file must have been left alone for its times to tell
-// the truth: longer than any tick of a clock, and than the kernel keeps what is
-// written through a mapping from the times of its file.
+// settled is how long ago a file must have been written for its ID to be trusted: longer
+// than a tick of any clock, and longer than the kernel may delay the update of the times
+// after a write through a memory mapping.
 const settled = time.Minute
 
-// match returns the files of patterns in dir, in order, and which patterns that
-// take nothing away match nothing. What is known of the files saves reading them.
+// match returns the states of the files in dir that match patterns, sorted by path, and
+// the patterns that match no file (exclusions left out). It does not read files that
+// known shows to be unchanged.
 func (v *View) match(globs []step.Glob, dir string, known []fileState) (files []fileState, missing []string, err error) {
 	if len(globs) == 0 {
 		return nil, nil, nil
@@ -61,7 +63,7 @@ func (v *View) match(globs []step.Glob, dir string, known []fileState) (files []
 		name := fileName(path, dir)
 		st, err := v.fileState(path, before[name])
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, errNotRegular) {
-			continue // it went in between, or is a link to a folder
+			continue // it was removed meanwhile, or is a symbolic link to a folder
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", path, osfile.Cause(err))
@@ -72,8 +74,8 @@ func (v *View) match(globs []step.Glob, dir string, known []fileState) (files []
 	return files, missing, nil
 }
 
-// fileName returns how a file is called in a record: from the folder where it is
-// inside, and quoted where JSON would not keep it as it is.
+// fileName returns the name of a file in a record: relative to dir if the file is
+// inside, and quoted if it is not valid UTF-8, which JSON would alter.
 func fileName(path, dir string) string {
 	name := path
 	if rel, err := filepath.Rel(dir, path); err == nil && !strings.HasPrefix(rel, "..") {
@@ -85,7 +87,7 @@ func fileName(path, dir string) string {
 	return name
 }
 
-// without takes the files away that match patterns.
+// without removes from files those that match the patterns.
 func without(files []fileState, dir string, globs []step.Glob) ([]fileState, error) {
 	paths, _, err := matchPaths(globs, dir)
 	if err != nil {
@@ -98,7 +100,7 @@ func without(files []fileState, dir string, globs []step.Glob) ([]fileState, err
 	return slices.DeleteFunc(files, func(f fileState) bool { return own[f.Path] }), nil
 }
 
-// inDir returns a pattern as an absolute one.
+// inDir makes a pattern absolute; dir is taken literally.
 func inDir(dir, pattern string) string {
 	if filepath.IsAbs(pattern) {
 		return pattern
@@ -106,7 +108,8 @@ func inDir(dir, pattern string) string {
 	return filepath.Join(pipeline.EscapePattern(dir), pattern)
 }
 
-// matchPaths returns the regular files that match.
+// matchPaths returns the paths of the files that match, sorted, and the patterns that
+// match none.
 func matchPaths(globs []step.Glob, dir string) (paths, missing []string, err error) {
 	for _, g := range globs {
 		full := inDir(dir, g.Pattern)
@@ -130,11 +133,11 @@ func matchPaths(globs []step.Glob, dir string) (paths, missing []string, err err
 	return slices.Compact(paths), missing, nil
 }
 
-// findFiles returns the files that one pattern matches; full is the pattern with
-// its folder.
+// findFiles returns the files that one pattern matches. full is the absolute pattern;
+// pattern is for messages.
 func findFiles(pattern, full string) ([]string, error) {
 	opts := []doublestar.GlobOption{doublestar.WithFilesOnly()}
-	if strings.Contains(pattern, "**") { // links may lead in circles
+	if strings.Contains(pattern, "**") { // symbolic links may form cycles
 		opts = append(opts, doublestar.WithNoFollow())
 	}
 	found, err := doublestar.FilepathGlob(full, opts...)
@@ -145,16 +148,16 @@ func findFiles(pattern, full string) ([]string, error) {
 		return found, nil
 	}
 	base, _ := doublestar.SplitPattern(full)
-	return slices.DeleteFunc(found, func(p string) bool { // nobody means the insides of a repository
+	return slices.DeleteFunc(found, func(p string) bool { // ** does not mean the files of Git
 		return strings.Contains(strings.TrimPrefix(p, base), "/.git/")
 	}), nil
 }
 
-// errNotRegular tells that a file has no content of its own.
+// errNotRegular reports that a file is a folder, a device or the like.
 var errNotRegular = errors.New("is not a regular file")
 
-// fileState returns the state of the content of a file, which is read only if
-// it may be another than before.
+// fileState returns the state of a file. It reads the file only if its content may
+// differ from before, and has not been read in this run.
 func (v *View) fileState(path string, before fileState) (fileState, error) {
 	info, err := v.Root.Stat(path)
 	if err != nil {
@@ -194,7 +197,7 @@ func (v *View) fileState(path string, before fileState) (fileState, error) {
 	return st, nil
 }
 
-// fileChanges says which files differ.
+// fileChanges returns a phrase for each file that differs, such as "x.c changed".
 func fileChanges(before, now []fileState) []string {
 	parts := func(files []fileState) []part {
 		out := make([]part, len(files))
@@ -206,7 +209,8 @@ func fileChanges(before, now []fileState) []string {
 	return differences(parts(before), parts(now))
 }
 
-// sureNow reports whether more is known of the files than before.
+// sureNow reports whether a file in now is sure that was not in before, so that storing
+// now saves reading the file the next time.
 func sureNow(before, now []fileState) bool {
 	for i := range now {
 		if now[i].Sure && (i >= len(before) || !before[i].Sure || before[i].ID != now[i].ID) {
@@ -223,19 +227,20 @@ func removeFile(path string) error {
 	return nil
 }
 
-// Watched are the files that a pipeline has as sources, and where more of them
-// may come.
+// Watched describes the sources of a pipeline at one moment. Use NewWatched to create
+// one. It must not be used concurrently while Watch adds to it.
 type Watched struct {
-	Sums map[string]string // by absolute path: a digest of the content, of use for comparing only
-	Dirs []string          // folders in which a change may be one of the sources
-	// Unknown are the labels of steps whose sources are known during a run only.
+	Sums map[string]string // digests of the contents, by absolute path; only good for comparing
+	Dirs []string          // the folders in which sources are or may appear, sorted
+	// Unknown holds the labels of steps whose sources are known only during a run.
 	Unknown []string
 
-	before []fileState // what was known before these
-	known  []fileState
+	before []fileState // the known states of an earlier Watched
+	known  []fileState // the states of the files in Sums
 }
 
-// Changed returns the paths of the files whose content differs.
+// Changed returns the paths of the files that are new, gone or have another content
+// than in before, sorted.
 func (w *Watched) Changed(before *Watched) []string {
 	var out []string
 	for path, sum := range w.Sums {
@@ -252,8 +257,8 @@ func (w *Watched) Changed(before *Watched) []string {
 	return out
 }
 
-// NewWatched returns an empty set; what is known of the files from before saves
-// reading them.
+// NewWatched returns an empty Watched. before, if not nil, is an earlier one: files that
+// have not changed since are not read again.
 func NewWatched(before *Watched) *Watched {
 	w := &Watched{Sums: map[string]string{}}
 	if before != nil {
@@ -262,7 +267,7 @@ func NewWatched(before *Watched) *Watched {
 	return w
 }
 
-// Watch adds the sources of a step to w.
+// Watch adds to w the sources of a step that the step does not generate itself.
 func (v *View) Watch(spec *step.Spec, w *Watched) error {
 	if len(spec.Sources) == 0 {
 		return nil
@@ -304,7 +309,7 @@ func (v *View) Watch(spec *step.Spec, w *Watched) error {
 	return nil
 }
 
-// patternDirs returns the folders where files of a pattern are or may come.
+// patternDirs returns the folders in which files that match a pattern are or may appear.
 func patternDirs(pattern string) []string {
 	base, rest := doublestar.SplitPattern(pattern)
 	for {
@@ -314,7 +319,7 @@ func patternDirs(pattern string) []string {
 		if base == filepath.Dir(base) {
 			return nil
 		}
-		rest, base = "x/"+rest, filepath.Dir(base) // it may come
+		rest, base = "x/"+rest, filepath.Dir(base) // base may be created later
 	}
 	out := []string{base}
 	if !strings.Contains(rest, "/") && !strings.Contains(rest, "**") {
@@ -323,7 +328,7 @@ func patternDirs(pattern string) []string {
 	_ = filepath.WalkDir(base, func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil && e != nil && e.IsDir():
-			if out[len(out)-1] == path { // it cannot be read, nor watched
+			if out[len(out)-1] == path { // a folder that cannot be read cannot be watched
 				out = out[:len(out)-1]
 			}
 			return fs.SkipDir

@@ -1,5 +1,6 @@
-// Package procfs reads what /proc of Linux tells about processes and their
-// families.
+// Package procfs reads information about processes and their descendants from /proc
+// on Linux. On other systems its functions find nothing. They may be called
+// concurrently.
 package procfs
 
 import (
@@ -11,24 +12,24 @@ import (
 	"time"
 )
 
-// Stat is the part of /proc/PID/stat that tells families apart.
+// Stat is a part of /proc/PID/stat.
 type Stat struct {
-	Comm       string // the program's name, at most 15 bytes
-	State      byte   // R, S, D, T, Z …
-	Ppid, Pgrp int
-	Session    int
-	Start      string        // time since boot, in ticks; tells a pid that was used again
-	CPU        time.Duration // user and system
-	RSS        int64         // bytes
+	Comm       string        // the name of the program, at most 15 bytes
+	State      byte          // R, S, D, T, Z, …; see proc(5)
+	Ppid, Pgrp int           // the pid of the parent, the id of the process group
+	Session    int           // the id of the session
+	Start      string        // start time, in clock ticks since boot; differs if a pid is reused
+	CPU        time.Duration // user and system time
+	RSS        int64         // resident memory, in bytes
 }
 
-// Gone reports whether the process has ended and only waits to be reaped.
+// Gone reports whether the process has ended and only has to be reaped.
 func (s Stat) Gone() bool { return s.State == 'Z' || s.State == 'X' }
 
-// ReadStat returns the Stat of a process; ok is false if there is none.
+// ReadStat returns the Stat of a process. ok is false if the process does not exist.
 func ReadStat(pid int) (s Stat, ok bool) {
 	b := read("/proc/" + strconv.Itoa(pid) + "/stat")
-	// The name may itself hold spaces and parentheses.
+	// The name may itself contain spaces and parentheses.
 	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
 	if open < 0 || end < open {
 		return Stat{}, false
@@ -54,12 +55,13 @@ func ReadStat(pid int) (s Stat, ok bool) {
 	return s, true
 }
 
-// BootID returns what names this boot of the machine, or "".
+// BootID returns an id that is different after each boot of the machine, or "" if it
+// is unknown.
 func BootID() string {
 	return strings.TrimSpace(string(read("/proc/sys/kernel/random/boot_id")))
 }
 
-// Children returns the children of a process, of all its threads.
+// Children returns the pids of the children of a process, of all its threads.
 func Children(pid int) []int {
 	dir := "/proc/" + strconv.Itoa(pid) + "/task/"
 	tasks, err := os.ReadDir(dir)
@@ -77,11 +79,11 @@ func Children(pid int) []int {
 	return out
 }
 
-// KeeperArg is the first argument of a process that keeps a job.
+// KeeperArg is the first argument of the keeper of a job.
 const KeeperArg = "__keeper"
 
-// IsKeeper reports whether a process is this program, keeping a job: that is to
-// outlive all that it descends from.
+// IsKeeper reports whether a process is the keeper of a job, run by the executable of
+// this program. A keeper must outlive its ancestors.
 func IsKeeper(pid int) bool {
 	dir := "/proc/" + strconv.Itoa(pid)
 	words := bytes.SplitN(read(dir+"/cmdline"), []byte{0}, 3)
@@ -96,8 +98,8 @@ func IsKeeper(pid int) bool {
 	return err == nil && os.SameFile(mine, its)
 }
 
-// Descendants returns the children of a process, theirs, and so on, but for
-// keepers of jobs and what they keep.
+// Descendants returns the pids of all descendants of a process, except keepers of
+// jobs and their descendants.
 func Descendants(pid int) []int {
 	var out []int
 	for todo := Children(pid); len(todo) > 0; {
@@ -112,7 +114,7 @@ func Descendants(pid int) []int {
 	return out
 }
 
-// All returns all processes.
+// All returns the pids of all processes.
 func All() []int {
 	entries, _ := os.ReadDir("/proc")
 	out := make([]int, 0, len(entries))
@@ -124,7 +126,7 @@ func All() []int {
 	return out
 }
 
-// InSession returns the processes of a session.
+// InSession returns the pids of the processes of a session that have not ended.
 func InSession(sid int) []int {
 	var out []int
 	for _, pid := range All() {
@@ -135,8 +137,9 @@ func InSession(sid int) []int {
 	return out
 }
 
-// read returns what a file of /proc holds, or nil. It asks the kernel itself:
-// os.ReadFile would offer each file to the poller, which takes six more calls.
+// read returns the content of a file of /proc, or nil if it cannot be opened. It does
+// not use os.ReadFile, which registers the file with the poller and needs six more
+// system calls.
 func read(path string) []byte {
 	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
@@ -159,8 +162,8 @@ func read(path string) []byte {
 	}
 }
 
-// Holders names the processes that have the other end of a pipe open, this
-// program left out: "sleep (pid 12)".
+// Holders returns the names of the processes that have one of the pipes open, such as
+// "sleep (pid 12)". It leaves out this program.
 func Holders(pipes []*os.File) []string {
 	want := map[string]bool{}
 	for _, f := range pipes {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Stat is what is known of a process.
+// Stat describes a process.
 type Stat struct {
 	Comm       string
 	State      byte
@@ -18,23 +18,23 @@ type Stat struct {
 	RSS        int64
 }
 
-// ReadStat knows of no process.
+// ReadStat returns false.
 func ReadStat(int) (Stat, bool) { return Stat{}, false }
 
 // BootID returns "".
 func BootID() string { return "" }
 
-// Descendants returns none.
+// Descendants returns nil.
 func Descendants(int) []int { return nil }
 
-// InSession returns none.
+// InSession returns nil.
 func InSession(int) []int { return nil }
 
-// KeeperArg is the first argument of a process that keeps a job.
+// KeeperArg is the first argument of the keeper of a job.
 const KeeperArg = "__keeper"
 
-// All returns none.
+// All returns nil.
 func All() []int { return nil }
 
-// Holders returns nil: it is not known.
+// Holders returns nil.
 func Holders([]*os.File) []string { return nil }

@@ -6,12 +6,13 @@ import (
 	"strings"
 )
 
-// The interpreter's own test and [ parse operands such as ( and -n as operators,
-// so that a value could decide a branch. Here up to four arguments are read as
-// POSIX says.
+// The interpreter's own test and [ parse operands such as ( and -n as operators, so
+// that a value could decide which branch is taken. The functions in this file evaluate
+// up to four arguments by the rules of POSIX instead.
 
-// classicTest evaluates test or [ with its arguments. decided is false for what
-// the interpreter is left to do: looks at files, -a and -o, and errors.
+// classicTest evaluates the command test or [; args[0] is its name. It returns decided
+// as false for what it leaves to the interpreter: tests of files, -a and -o, and
+// syntax errors. The error says that an operand is not a number.
 func classicTest(args []string) (result, decided bool, err error) {
 	ops := args[1:]
 	if args[0] == "[" {
@@ -63,7 +64,8 @@ func posixTest(ops []string) (result, decided bool, err error) {
 	return false, false, nil
 }
 
-// compare evaluates a comparison of texts or numbers; ok is false if op is none.
+// compare evaluates a comparison of strings or numbers. ok is false if op is not a
+// comparison operator.
 func compare(a, op, b string) (result, ok bool, err error) {
 	switch op {
 	case "=", "==":

@@ -1,7 +1,6 @@
-// Package shell is the embedded shell: mvdan.cc/sh's interpreter on the seam.
-// Every program that shell text starts goes through the same Engine.Start as any
-// other, and leads a process group of its own; the tree of the text is all of
-// them.
+// Package shell is the embedded shell. It runs shell text with the interpreter of
+// mvdan.cc/sh and starts the programs of the text with an [engine.Engine]. Each
+// program leads a process group of its own.
 package shell
 
 import (
@@ -33,60 +32,58 @@ import (
 	"github.com/pipe-runner/pipe/safety"
 )
 
-// Cmd is shell text with what it runs in: plain data but for the streams.
+// Cmd is a shell text to run, with its environment and streams.
 type Cmd struct {
-	Text string
-	Vars []safety.Var // that the text reads and no child gets
-	Root *safety.Dir  // nothing outside of it is opened; nil: it is not confined
-	Set  []string     // options
-	Env  []string     // exactly these
-	Dir  string       // absolute
-	Path string       // where programs are looked up if Env has no PATH
-	// The streams, as those of an [engine.Cmd].
+	Text string       // in the language of bash
+	Vars []safety.Var // variables that the text reads and that are not exported
+	Root *safety.Dir  // the text opens no file outside of it; nil: it is not confined
+	Set  []string     // names of options, as for set -o
+	Env  []string     // the complete environment, as NAME=VALUE
+	Dir  string       // the working directory, absolute
+	Path string       // the PATH for looking up programs if Env has none
+	// The streams are as in [engine.Cmd].
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	Owned          []*os.File       // those of the streams that are closed when the text has ended
-	UID, GID       *uint32          // of the programs that it starts; nil: the runner's
-	SigpipeFails   bool             // a program in a pipe of the text that ends by SIGPIPE has failed
-	Terminal       *engine.Terminal // that the text and its programs own; nil: none
+	Owned          []*os.File       // the streams that the text closes when it has ended
+	UID, GID       *uint32          // of the programs that the text starts; nil: the runner's
+	SigpipeFails   bool             // in a pipe of the text, the end of a program by SIGPIPE is a failure
+	Terminal       *engine.Terminal // the text and its programs own it; nil: none
 	Step           string           // see [engine.Cmd]
 	Stage          int
 }
 
-// text is a running shell text. It is an [engine.Process] without a pid.
+// text is a running shell text. It implements [engine.Process].
 type text struct {
 	engine engine.Engine
 	cmd    Cmd
 	tree   *syntax.File
 	cancel context.CancelFunc
-	done   chan struct{} // the text has ended
-	closed chan struct{}
-	close  sync.Once // of closed
-	status engine.Status
+	done   chan struct{} // closed when the text has ended
+	closed chan struct{} // see Closed
+	close  sync.Once     // closes closed
+	status engine.Status // valid when done is closed
 
 	in        io.Reader
-	out, err  *os.File   // what the text and its children write to
+	out, err  *os.File   // the stdout and stderr of the text and its children
 	childIn   io.Reader  // what children read where the text reads in
-	ours      []*os.File // the ones of these that end with the text
+	ours      []*os.File // the files that the text closes when it has ended
 	copies    osfile.Copies
-	unwritten atomic.Pointer[error] // the first write of a built-in command that failed
+	unwritten atomic.Pointer[error] // the error of the first failed write of a built-in command
 
-	mu       sync.Mutex
-	children map[engine.Process]chan struct{} // closed when the child has ended
-	over     []engine.Process                 // ended, but their trees have members left
-	stopping syscall.Signal
-	// terminals are the descriptors of the terminal that the text has opened; the
-	// interpreter closes them.
-	terminals []*os.File
-	abandon   chan struct{} // closed when SIGKILL was asked for
+	mu        sync.Mutex                       // guards the fields below
+	children  map[engine.Process]chan struct{} // running children; the channel is closed at their end
+	over      []engine.Process                 // children that have ended and left descendants
+	stopping  syscall.Signal                   // the signal that ends the text; 0: none
+	terminals []*os.File                       // descriptors of the terminal that the text has opened; the interpreter closes them
+	abandon   chan struct{}                    // closed on SIGKILL
 }
 
-// Start runs shell text. The error says why it cannot run: it is a
-// [engine.StartError], or that of a text that cannot be parsed. The end of ctx
-// does not end the text; its values reach the engine.
+// Start starts to run shell text. If the text cannot be parsed, the error says so;
+// otherwise it is an [engine.StartError], or that of ctx. Once Start has returned, the
+// end of ctx does not end the text; the values of ctx reach the engine.
 func Start(ctx context.Context, e engine.Engine, c Cmd) (engine.Process, error) {
 	tree, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(c.Text), "")
-	if err != nil { // of a raw() value
+	if err != nil { // only a raw() value can cause this: the text was checked before
 		return nil, fmt.Errorf("shell text: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
@@ -110,7 +107,7 @@ func Start(ctx context.Context, e engine.Engine, c Cmd) (engine.Process, error) 
 	return s, nil
 }
 
-// interpreter opens the streams and returns what runs the text.
+// interpreter opens the streams and returns the interpreter for the text.
 func (s *text) interpreter() (*interp.Runner, error) {
 	if err := s.streams(); err != nil {
 		return nil, &engine.StartError{Path: "exec", Msg: err.Error(), Err: err}
@@ -148,13 +145,13 @@ func (s *text) interpreter() (*interp.Runner, error) {
 	return r, nil
 }
 
-// environ is exactly the variables of the step, all exported. The interpreter
-// would invent some that are not there when it starts; until then it is told
-// that they are.
+// environ is the environment of the text. The interpreter, when it starts, would add
+// variables such as HOME if they are not set; until started is true, Get pretends that
+// they are.
 type environ struct {
-	expand.Environ
-	vars    map[string]string // not exported
-	started bool
+	expand.Environ                   // the exported variables
+	vars           map[string]string // the variables that are not exported
+	started        bool
 }
 
 // Get returns a variable.
@@ -172,7 +169,8 @@ func (e *environ) Get(name string) expand.Variable {
 	return v
 }
 
-// Each calls f for each variable; a subshell is made from what it gives.
+// Each calls f for each variable. The interpreter uses it to copy the environment for
+// a subshell.
 func (e *environ) Each(f func(string, expand.Variable) bool) {
 	e.Environ.Each(f)
 	for name := range e.vars {
@@ -182,7 +180,7 @@ func (e *environ) Each(f func(string, expand.Variable) bool) {
 	}
 }
 
-// run interprets the text, and then what it left in the background.
+// run interprets the text and then waits for its background commands.
 func (s *text) run(ctx context.Context, r *interp.Runner) {
 	defer s.cancel()
 	s.cmd.Terminal.Hold()
@@ -205,7 +203,7 @@ func (s *text) run(ctx context.Context, r *interp.Runner) {
 	close(s.done)
 	if background(s.tree) {
 		lit := func(s string) *syntax.Word { return &syntax.Word{Parts: []syntax.WordPart{&syntax.Lit{Value: s}}} }
-		wait := &syntax.Stmt{ // silent, also under xtrace
+		wait := &syntax.Stmt{ // with stderr redirected, so that xtrace prints nothing
 			Cmd:    &syntax.CallExpr{Args: []*syntax.Word{lit("wait")}},
 			Redirs: []*syntax.Redirect{{Op: syntax.RdrOut, N: &syntax.Lit{Value: "2"}, Word: lit(os.DevNull)}},
 		}
@@ -216,12 +214,12 @@ func (s *text) run(ctx context.Context, r *interp.Runner) {
 	s.close.Do(func() { close(s.closed) })
 }
 
-// interpret runs text. The interpreter panics on some values, such as patterns
-// that are not UTF-8: that is a failure of the text.
+// interpret runs n. The interpreter panics on some values, such as patterns that are
+// not valid UTF-8; interpret returns that as an error.
 func (s *text) interpret(ctx context.Context, r *interp.Runner, n syntax.Node) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("the embedded shell broke down: %v", p)
+			err = fmt.Errorf("the embedded shell failed: %v", p)
 			if s.err != nil {
 				fmt.Fprintf(s.err, "%v; write shell: bash (or sh) on the step\n", err)
 			}
@@ -230,8 +228,8 @@ func (s *text) interpret(ctx context.Context, r *interp.Runner, n syntax.Node) (
 	return r.Run(ctx, n)
 }
 
-// streams gives the text a file for each stream. As with a process, what is
-// not a file is copied from a pipe, which the children of the text hold too.
+// streams opens a file for each stream of the text. As in os/exec, a stream that is
+// not an *os.File becomes a pipe, and its content is copied.
 func (s *text) streams() (err error) {
 	s.ours = s.cmd.Owned
 	switch in := s.cmd.Stdin.(type) {
@@ -260,6 +258,7 @@ func (s *text) streams() (err error) {
 	return err
 }
 
+// stream returns the file for an output stream of the text; nil is nil.
 func (s *text) stream(w io.Writer) (*os.File, error) {
 	switch w := w.(type) {
 	case nil:
@@ -274,14 +273,14 @@ func (s *text) stream(w io.Writer) (*os.File, error) {
 	return pw, err
 }
 
-// sink is a file that the text writes to. Built-in commands do not notice that
-// a write failed; the text as a whole fails then.
+// sink is a file that the text writes to. Because the built-in commands ignore errors
+// of writes, sink records the first one, and the text as a whole fails.
 type sink struct {
 	*os.File
 	s *text
 }
 
-// Write writes to the file.
+// Write writes to the file. EPIPE is not recorded: the reader has closed the pipe.
 func (k *sink) Write(b []byte) (int, error) {
 	n, err := k.File.Write(b)
 	if err != nil && !errors.Is(err, syscall.EPIPE) {
@@ -293,7 +292,7 @@ func (k *sink) Write(b []byte) (int, error) {
 // WriteString writes to the file.
 func (k *sink) WriteString(text string) (int, error) { return k.Write([]byte(text)) }
 
-// writer returns the file as a writer that is nil where the file is.
+// writer returns f as a writer, or a nil interface if f is nil.
 func (s *text) writer(f *os.File) io.Writer {
 	if f == nil {
 		return nil
@@ -301,7 +300,7 @@ func (s *text) writer(f *os.File) io.Writer {
 	return &sink{f, s}
 }
 
-// fileOf returns the file that a stream of the text is, or nil.
+// fileOf returns the file behind a stream of the interpreter, or nil.
 func fileOf(w io.Writer) *os.File {
 	switch w := w.(type) {
 	case *sink:
@@ -312,7 +311,7 @@ func fileOf(w io.Writer) *os.File {
 	return nil
 }
 
-// statusOf returns the status that an error of the interpreter stands for.
+// statusOf returns the status for the error that the interpreter returned.
 func statusOf(err error) engine.Status {
 	var code interp.ExitStatus
 	switch {
@@ -336,9 +335,10 @@ func background(f *syntax.File) bool {
 	return found
 }
 
-// call ends a subshell whose reader has gone, when it is about to write: a
-// shell of its own process would get SIGPIPE then. As in a pipe of stages that
-// is no failure.
+// call replaces commands before the interpreter runs them. It evaluates test and [;
+// see classicTest. If the reader of a built-in command's output has gone, it ends the
+// subshell, which as a process would get SIGPIPE. Like SIGPIPE in a pipe of stages,
+// that is not a failure unless SigpipeFails is set.
 func (s *text) call(ctx context.Context, args []string) ([]string, error) {
 	switch args[0] {
 	case "test", "[":
@@ -359,19 +359,20 @@ func (s *text) call(ctx context.Context, args []string) ([]string, error) {
 			return []string{"exit", "0"}, nil
 		}
 		if args[0] == "echo" && (len(args) < 2 || !strings.HasPrefix(args[1], "-")) {
-			// In one write: those of jobs in the background would mix.
+			// printf writes the line at once; echo would let the words of background
+			// commands mix.
 			return []string{"printf", "%s\n", strings.Join(args[1:], " ")}, nil
 		}
 	}
 	return args, nil
 }
 
-// testError is the name of the command that fails as a test does whose operand
-// is no number.
+// testError is the name of an internal command. It fails like test with an operand
+// that is not a number.
 const testError = "\x00test"
 
-// open opens a file for a redirection without ever blocking: a FIFO is waited
-// for at its other end, so that the text can be cancelled meanwhile.
+// open opens a file for a redirection. While it waits for the other end of a FIFO, the
+// end of ctx cancels it.
 func (s *text) open(ctx context.Context, path string, flag int, perm os.FileMode) (io.ReadWriteCloser, error) {
 	hc := interp.HandlerCtx(ctx)
 	if path == "" {
@@ -380,7 +381,7 @@ func (s *text) open(ctx context.Context, path string, flag int, perm os.FileMode
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(hc.Dir, path)
 	}
-	switch path { // the step's, and not this program's
+	switch path { // the streams of the step, not those of this program
 	case "/dev/tty":
 		return s.terminal(path, flag)
 	case "/dev/stdout":
@@ -390,7 +391,7 @@ func (s *text) open(ctx context.Context, path string, flag int, perm os.FileMode
 	}
 	f, err := osfile.Open(ctx, s.cmd.Root, path, flag, perm)
 	var out *safety.OutsideError
-	if errors.As(err, &out) { // the interpreter reports this type only
+	if errors.As(err, &out) { // the interpreter reports only this type
 		err = &os.PathError{Op: "open", Path: path, Err: osfile.Cause(err)}
 	}
 	if err != nil || flag&(os.O_WRONLY|os.O_RDWR) == 0 {
@@ -417,8 +418,7 @@ func (s *text) terminal(path string, flag int) (io.ReadWriteCloser, error) {
 	return &sink{f, s}, nil
 }
 
-// dupStream returns a stream of the text once more; the null device where it has
-// no file.
+// dupStream returns a duplicate of f, or the null device if f is nil.
 func dupStream(f *os.File, s *text) (io.ReadWriteCloser, error) {
 	if f == nil {
 		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
@@ -435,8 +435,8 @@ func dupStream(f *os.File, s *text) (io.ReadWriteCloser, error) {
 	return &sink{again, s}, nil
 }
 
-// stat, readDir and access are what the text learns of files where it is
-// confined.
+// stat, readDir and access replace the interpreter's own functions if the text is
+// confined to a root.
 func (s *text) stat(ctx context.Context, path string, follow bool) (fs.FileInfo, error) {
 	if path = s.abs(ctx, path); follow {
 		return s.cmd.Root.Stat(path)
@@ -460,13 +460,14 @@ func (s *text) access(ctx context.Context, path string, mode interp.AccessMode) 
 	if err != nil {
 		return err
 	}
-	// The mode bits decide; who is confined here is no other user.
+	// An approximation: it does not look at which user the bits are for.
 	if info.Mode().Perm()&(fs.FileMode(mode)*0o111) == 0 {
 		return fs.ErrPermission
 	}
 	return nil
 }
 
+// abs returns path relative to the working directory of the command in ctx.
 func (s *text) abs(ctx context.Context, path string) string {
 	if filepath.IsAbs(path) {
 		return path
@@ -537,7 +538,7 @@ func (s *text) exec(ctx context.Context, args []string) error {
 		return ctx.Err()
 	}
 	if st.Signal == syscall.SIGPIPE && !s.cmd.SigpipeFails && fileOf(hc.Stdout) != s.out {
-		return nil // its reader, inside of the text, had enough
+		return nil // its reader, a command of the text, closed the pipe
 	}
 	if st.Code != 0 {
 		return interp.ExitStatus(st.Code)
@@ -567,6 +568,7 @@ func (s *text) childStream(w io.Writer) io.Writer {
 	return w
 }
 
+// lastWins removes the duplicates from a list of NAME=VALUE. The last value wins.
 func lastWins(env []string) []string {
 	at := make(map[string]int, len(env))
 	out := env[:0]
@@ -582,14 +584,15 @@ func lastWins(env []string) []string {
 	return out
 }
 
-// child starts a program and waits for it, unless the step is being ended.
+// child starts a program and waits until it has ended. If the text is being stopped,
+// it starts nothing.
 func (s *text) child(ctx context.Context, c *engine.Cmd) (engine.Status, error) {
 	s.mu.Lock()
 	if s.stopping != 0 {
 		s.mu.Unlock()
 		return engine.Status{}, context.Canceled
 	}
-	// Under the lock, so that a signal that comes now reaches the child too.
+	// Start the child under the lock, so that Signal cannot miss it.
 	p, err := engine.Start(ctx, s.engine, c)
 	if err != nil {
 		s.mu.Unlock()
@@ -600,7 +603,8 @@ func (s *text) child(ctx context.Context, c *engine.Cmd) (engine.Status, error) 
 	s.mu.Unlock()
 	st := p.Wait()
 	if fileOf(c.Stdout) == nil || fileOf(c.Stderr) == nil {
-		// What it printed is on its way to the text, as in x=$(command).
+		// Wait for the copying of its output, which the text may read, as in
+		// x=$(command).
 		select {
 		case <-p.Closed():
 		case <-ctx.Done():
@@ -610,7 +614,7 @@ func (s *text) child(ctx context.Context, c *engine.Cmd) (engine.Status, error) 
 	close(ended)
 	s.mu.Lock()
 	delete(s.children, p)
-	if engine.Left(p) { // a group that is empty stays so, and its number may become another's
+	if engine.Left(p) { // an empty group must not be signalled later: its id may be reused
 		s.over = append(s.over, p)
 	}
 	s.mu.Unlock()
@@ -623,15 +627,15 @@ func (s *text) child(ctx context.Context, c *engine.Cmd) (engine.Status, error) 
 // Pid returns 0: the text has no process of its own.
 func (s *text) Pid() int { return 0 }
 
-// Wait returns when the text has ended, or has been told to by SIGKILL.
+// Wait waits until the text has ended. After SIGKILL it waits for at most one second.
 func (s *text) Wait() engine.Status {
 	select {
 	case <-s.done:
 		return s.status
 	case <-s.abandon:
 	}
-	// A text between two commands stops at the next one. One that expands a
-	// variable for seconds cannot be stopped; it is left behind.
+	// The interpreter stops before the next command. A long expansion cannot be
+	// stopped: its goroutine is abandoned.
 	select {
 	case <-s.done:
 	case <-time.After(time.Second):
@@ -639,17 +643,19 @@ func (s *text) Wait() engine.Status {
 	return engine.Killed(syscall.SIGKILL)
 }
 
+// stoppedBy returns the signal that stopped the text, or 0.
 func (s *text) stoppedBy() syscall.Signal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stopping
 }
 
-// Closed is closed when the text, its background and all streams have ended.
+// Closed returns a channel that is closed when the text and its background commands
+// have ended and their output has been copied.
 func (s *text) Closed() <-chan struct{} { return s.closed }
 
-// Signal sends a signal to every child. One that asks for an end stops the
-// text as well.
+// Signal sends a signal to every child. All signals but those of job control also
+// stop the text before its next command.
 func (s *text) Signal(sig syscall.Signal) error {
 	s.mu.Lock()
 	all := append(slices.Collect(maps.Keys(s.children)), s.over...)
@@ -698,7 +704,7 @@ func (s *text) End(sig syscall.Signal, grace time.Duration) []string {
 		if name, ok := p.(fmt.Stringer); ok {
 			left = append(left, name.String())
 		}
-		_ = p.Signal(sig) // what it does not reach is waited for, and then killed
+		_ = p.Signal(sig) // a child that cannot be signalled is waited for below
 	}
 	var kill <-chan time.Time
 	if grace > 0 {
@@ -724,18 +730,18 @@ func (s *text) End(sig syscall.Signal, grace time.Duration) []string {
 	return left
 }
 
-// Left reports whether any child, or a tree of one, lives.
+// Left reports whether any child or descendant of a child is left.
 func (s *text) Left() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.children) > 0 || slices.ContainsFunc(s.over, engine.Left)
 }
 
-// Holders names the processes that keep a stream open.
+// Holders returns the names of the processes that keep a stream open.
 func (s *text) Holders() []string { return procfs.Holders(s.copies.Ends()) }
 
-// Release ends the copying. With force the text itself is given up too, which
-// may hang in a read that nothing can end.
+// Release stops the text and the copying of its streams. With force it also closes
+// the channel of Closed, in case the text blocks in a read that cannot be cancelled.
 func (s *text) Release(force bool) {
 	s.cancel()
 	s.copies.Release(force)

@@ -1,5 +1,8 @@
-// Package state keeps files in the folder for what outlives a run: private to
-// the user, each line or file with a checksum, so that a torn one is known.
+// Package state reads and writes the files of the state folder, which holds what
+// outlives a run. The files are private to the user. Each line or file has a
+// checksum, so that a torn one is detected.
+//
+// Its functions may be called concurrently, also by several processes.
 package state
 
 import (
@@ -18,8 +21,9 @@ import (
 	"time"
 )
 
-// Private makes a folder that is the user's alone, and checks one that is
-// there.
+// Private creates a folder with mode 0700, with its parents. If the folder exists,
+// Private checks that it belongs to the user and that no one else can write to it,
+// and sets its mode to 0700.
 func Private(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -38,7 +42,7 @@ func Private(path string) error {
 		return err
 	}
 	switch perm := info.Mode().Perm(); {
-	case perm&0o022 != 0: // who knows what is in it
+	case perm&0o022 != 0: // its content cannot be trusted
 		return fmt.Errorf("others can write to %s (mode %04o); see what is in it, and chmod 700 it", path, perm)
 	case perm != 0o700:
 		return os.Chmod(path, 0o700)
@@ -46,8 +50,7 @@ func Private(path string) error {
 	return nil
 }
 
-// mkdirs makes a folder and those above it, for the user alone whatever the
-// umask is.
+// mkdirs creates a folder and its parents with mode 0700, whatever the umask.
 func mkdirs(path string) error {
 	err := os.Mkdir(path, 0o700)
 	if errors.Is(err, os.ErrNotExist) && path != filepath.Dir(path) {
@@ -65,7 +68,8 @@ func mkdirs(path string) error {
 	return os.Chmod(path, 0o700)
 }
 
-// Sub returns a folder of the state folder, made if need be.
+// Sub returns the path of a folder in the state folder. It creates both if they do
+// not exist; see Private.
 func Sub(folder, name string) (string, error) {
 	dir := filepath.Join(folder, name)
 	if err := errors.Join(Private(folder), Private(dir)); err != nil {
@@ -74,10 +78,11 @@ func Sub(folder, name string) (string, error) {
 	return dir, nil
 }
 
-// castagnoli is made on first use: it would cost each start of the program.
+// castagnoli is built on first use, because it would slow down each start of the
+// program.
 var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
-// Seal returns a value as one line of JSON behind its checksum.
+// Seal encodes v as one line: a checksum, a space, JSON, and a newline.
 func Seal(v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -86,13 +91,14 @@ func Seal(v any) ([]byte, error) {
 	return fmt.Appendf(make([]byte, 0, len(body)+10), "%08x %s\n", crc32.Checksum(body, castagnoli()), body), nil
 }
 
-// Torn is what there is to say of something whose checksum does not hold.
-const Torn = "is torn or was changed: its checksum does not hold"
+// Torn is the predicate of messages about something whose checksum does not match.
+const Torn = "is torn or was changed: its checksum does not match"
 
-// ErrTorn tells that a line is not as Seal made it.
+// ErrTorn reports that the checksum of a line does not match.
 var ErrTorn = errors.New("it " + Torn)
 
-// Unseal reads a line that Seal made into v.
+// Unseal decodes into v a line that Seal returned. The error is ErrTorn if the
+// checksum does not match. A number decoded into an interface is a json.Number.
 func Unseal(line []byte, v any) error {
 	sum, body, ok := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(" "))
 	if !ok || string(sum) != fmt.Sprintf("%08x", crc32.Checksum(body, castagnoli())) {
@@ -103,9 +109,9 @@ func Unseal(line []byte, v any) error {
 	return d.Decode(v)
 }
 
-// Replace writes a private file so that a reader sees the old or the new
-// one. It is not synced: after a crash of the machine it may be torn, which its
-// checksum tells.
+// Replace replaces the content of a private file atomically: a reader sees either
+// the old or the new content. It does not sync: after a crash of the machine the file
+// may be torn, which Unseal detects.
 func Replace(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
 	if err != nil {
@@ -121,8 +127,9 @@ func Replace(path string, data []byte) error {
 	return err
 }
 
-// ReplaceSynced is Replace that survives a crash of the machine: when it has
-// returned, the new file is there. One writer at a time may replace a file.
+// ReplaceSynced is like Replace, but durable: when it has returned without an error,
+// the new content survives a crash of the machine. Only one writer at a time may
+// replace a file.
 func ReplaceSynced(path string, data []byte) error {
 	tmp := path + ".new"
 	f, err := OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
@@ -148,8 +155,8 @@ func ReplaceSynced(path string, data []byte) error {
 	return dir.Sync()
 }
 
-// Lock takes the lock of a file that others may look at for a moment: it waits
-// for that long, and no longer.
+// Lock takes the exclusive lock of a file. Because Held takes the lock for a moment,
+// Lock tries again for two seconds before it returns an error.
 func Lock(f *os.File) error {
 	for range 400 {
 		held, err := TryLock(f)
@@ -161,17 +168,17 @@ func Lock(f *os.File) error {
 	return fmt.Errorf("%s is locked by another process", f.Name())
 }
 
-// Held reports whether the lock of a file is taken by somebody who keeps it.
+// Held reports whether another open file holds the exclusive lock of a file. It takes
+// a shared lock for the test, which f holds until it is closed if Held returns false.
 func Held(f *os.File) bool {
 	free, err := tryShared(f)
 	return err == nil && !free
 }
 
-// maxState bounds a file of state that is read, in bytes.
+// maxState is how much Read reads of a file at most, in bytes.
 const maxState = 1 << 30
 
-// Read reads a file of the state folder; one that is a link, or no regular
-// file, or belongs to somebody else, is an error.
+// Read returns the content of a file of the state folder; see Open.
 func Read(path string) ([]byte, error) {
 	f, err := Open(path)
 	if err != nil {
@@ -181,6 +188,8 @@ func Read(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxState))
 }
 
+// Open opens a file of the state folder for reading. It returns an error if the file
+// is a symbolic link, is not a regular file or belongs to another user.
 func Open(path string) (*os.File, error) {
 	f, err := OpenFile(path, os.O_RDONLY)
 	if err != nil {
@@ -200,11 +209,13 @@ func Open(path string) (*os.File, error) {
 	return f, nil
 }
 
-// Hasher makes digests that tell nothing to who does not have the key, not even
-// by trying: what is digested may be a password.
+// Hasher makes keyed digests. Because a digested value may be a password, a digest
+// must not allow anyone without the key to test guesses. The zero Hasher has an empty
+// key. A Hasher may be used concurrently.
 type Hasher struct{ key []byte }
 
-// NewHasher reads the key of a state folder, made on first use.
+// NewHasher returns a Hasher with the key of a state folder. It creates the folder
+// and the key if they do not exist.
 func NewHasher(folder string) (*Hasher, error) {
 	if err := Private(folder); err != nil {
 		return nil, err
@@ -223,21 +234,22 @@ func NewHasher(folder string) (*Hasher, error) {
 			return nil, err
 		}
 		key = make([]byte, sha256.Size)
-		_, _ = rand.Read(key) // it cannot fail
+		_, _ = rand.Read(key) // never returns an error
 		tmp := path + "." + hex.EncodeToString(key[:8])
 		if err := os.WriteFile(tmp, key, 0o600); err != nil {
 			return nil, err
 		}
-		err = os.Link(tmp, path) // who comes second takes the first one's
+		err = os.Link(tmp, path) // if another process was first, use its key
 		_ = os.Remove(tmp)
 		if err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("%s cannot be made", path)
+	return nil, fmt.Errorf("%s cannot be created", path)
 }
 
-// Digest returns the digest of words, each apart from the next.
+// Digest returns the digest of a list of words, in hexadecimal. The lists {"ab"} and
+// {"a", "b"} have different digests.
 func (h *Hasher) Digest(words ...string) string {
 	s := sha256.New()
 	s.Write(h.key)
@@ -247,12 +259,13 @@ func (h *Hasher) Digest(words ...string) string {
 			n[i] = byte(len(w) >> (8 * i))
 		}
 		s.Write(n[:])
-		io.WriteString(s, w) //nolint:errcheck // it cannot fail
+		io.WriteString(s, w) //nolint:errcheck // a hash never returns an error
 	}
 	return hex.EncodeToString(s.Sum(nil)[:16])
 }
 
-// DigestOf returns the digest of what a reader gives.
+// DigestOf returns the digest of what r returns up to EOF, in hexadecimal. The error
+// is that of r.
 func (h *Hasher) DigestOf(r io.Reader) (string, error) {
 	s := sha256.New()
 	s.Write(h.key)
@@ -262,8 +275,9 @@ func (h *Hasher) DigestOf(r io.Reader) (string, error) {
 	return hex.EncodeToString(s.Sum(nil)[:16]), nil
 }
 
-// Volatile are variables of a session, on which no program's result depends
-// but by intent.
+// Volatile lists the environment variables that belong to a terminal or a login
+// session. They differ from call to call, and are left out where environments are
+// compared.
 var Volatile = []string{
 	"_", "SHLVL", "PWD", "OLDPWD", "TERM", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID", "COLUMNS", "LINES", "WINDOWID",
 	"TMUX", "TMUX_PANE", "STY", "GPG_TTY", "SSH_TTY", "SSH_CLIENT", "SSH_CONNECTION", "SSH_AUTH_SOCK", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY",
