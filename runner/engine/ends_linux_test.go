@@ -52,7 +52,7 @@ func TestSignalTree(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
 		"grandchildren":   `sh -c 'sh -c "echo up; sleep 1000" & wait' & wait`,
-		"another session": `setsid sh -c 'setsid sh -c "echo up; sleep 1000; :" & wait' & wait`,
+		"another session": `setsid sh -c 'setsid sh -c "echo up; exec sleep 1000" & wait' & wait`,
 		"stopped":         `sh -c 'kill -STOP $$' & until grep -q '^State:.T' /proc/$!/status; do :; done; echo up; wait`,
 		"ignores HUP":     `trap "" HUP; sh -c 'echo up; sleep 1000; :' & wait`,
 	} {
