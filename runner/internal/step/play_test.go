@@ -226,16 +226,23 @@ func (p play) begin(t testing.TB, spec *step.Spec) *record {
 		if !within(func() bool { return len(marked(mark(id))) == 0 }) {
 			t.Errorf("processes of the step are left: %v", marked(mark(id)))
 		}
+		for _, st := range r.Stages {
+			st.Stdout.Close()
+			st.Stderr.Close()
+		}
 	})
 	return r
 }
 
 // marked returns the processes that have a variable in their environment.
 func marked(v string) (pids []string) {
-	files, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, f := range files {
-		if env, err := os.ReadFile(f); err == nil && bytes.Contains(env, []byte(v)) {
-			pids = append(pids, filepath.Base(filepath.Dir(f)))
+	all, _ := os.ReadDir("/proc")
+	for _, p := range all {
+		if p.Name()[0] > '9' {
+			continue
+		}
+		if env, err := os.ReadFile("/proc/" + p.Name() + "/environ"); err == nil && strings.Contains(string(env), v) {
+			pids = append(pids, p.Name())
 		}
 	}
 	return pids
@@ -397,7 +404,8 @@ func needs(t testing.TB, program string) {
 func input(n int) string {
 	var b strings.Builder
 	for i := 0; b.Len() < n; i++ {
-		fmt.Fprintf(&b, "%d\n", i)
+		b.WriteString(strconv.Itoa(i))
+		b.WriteByte('\n')
 	}
 	return b.String()[:n]
 }

@@ -4,12 +4,14 @@ package step_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,15 +51,25 @@ func says(texts ...string) func(int, net.Conn) {
 	}
 }
 
-// deadAddr is an address that refuses connections.
+// deadAddr is an address that refuses connections: somebody has it, and does not
+// listen.
 func deadAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.CloseOnExec(fd)
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Skipf("needs a TCP port on 127.0.0.1: %v", err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	sa, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in4, _ := sa.(*syscall.SockaddrInet4)
+	return fmt.Sprintf("127.0.0.1:%d", in4.Port)
 }
 
 // TestReady: a service is ready when its probe says so, and is ended as soon as it
@@ -76,8 +88,8 @@ func TestReady(t *testing.T) {
 		return &step.Ready{HTTP: "http://" + server(t, says(texts...)) + "/health?x=1"}
 	}
 	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-	never := 150 * time.Millisecond
-	for _, tt := range []struct {
+	never := 400 * time.Millisecond
+	tests := []struct {
 		name  string
 		stage step.Stage
 		how   *step.Ready
@@ -101,7 +113,7 @@ func TestReady(t *testing.T) {
 		{"http, an interim answer only", waits, http("HTTP/1.1 100 Continue\r\n\r\n"), never, "gives no answer: EOF"},
 		{"http, half of an interim answer", waits, http("HTTP/1.1 100 Continue\r\nLink: "), never, "gives no answer: EOF"},
 		{"http, refused", waits, &step.Ready{HTTP: "http://" + deadAddr(t)}, never, "connection refused"},
-		{"http, without a port", waits, &step.Ready{HTTP: "http://127.0.0.254"}, never, "127.0.0.254:80: connect"},
+		{"http, without a port", waits, &step.Ready{HTTP: "http://192.0.2.1"}, never, "192.0.2.1:80: "},
 		{"http, hanging", waits, &step.Ready{HTTP: "http://" + server(t, func(_ int, c net.Conn) { _, _ = io.Copy(io.Discard, c) })}, never, "i/o timeout"},
 		{"http, no URL", waits, &step.Ready{HTTP: "https://localhost"}, 0, `ready: http: "https://localhost" is not a URL such as`},
 		{"log", waits, &step.Ready{Log: `^listening on \d+$`}, 0, ""},
@@ -116,20 +128,26 @@ func TestReady(t *testing.T) {
 		{"exec, hanging", waits, probe(prog("sleep", "1000")), never, "sleep 1000 has not ended"},
 		{"notify", notifies("READY=1"), &step.Ready{Notify: true}, 0, ""},
 		{"notify, among others", notifies("STATUS=starting,X=1\nREADY=1\nSTATUS=up,READY=1,STOPPING=1"), &step.Ready{Notify: true}, 0, ""},
-		{"notify, something else", notifies("READY=0,STATUS=READY=1"), &step.Ready{Notify: true}, 2 * never, "it has not said READY=1 to $NOTIFY_SOCKET"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			in, _ := pipe(t)
-			if tt.how != nil {
-				tt.how.Timeout = tt.limit
+		{"notify, something else", notifies("READY=0,STATUS=READY=1"), &step.Ready{Notify: true}, never, "it has not said READY=1 to $NOTIFY_SOCKET"},
+	}
+	var runs []*record // most of the time they wait, so they do that together
+	for _, tt := range tests {
+		in, _ := pipe(t)
+		if tt.how != nil {
+			tt.how.Timeout = tt.limit
+		}
+		ctx, stop := context.WithCancelCause(t.Context())
+		p := play{ctx: ctx, sv: step.Services{Stdin: in}, on: func(e step.Event) {
+			if e.Type == step.EventReady {
+				stop(&step.Stop{})
 			}
-			ctx, stop := context.WithCancelCause(t.Context())
-			r := play{ctx: ctx, sv: step.Services{Stdin: in}, on: func(e step.Event) {
-				if e.Type == step.EventReady {
-					stop(&step.Stop{})
-				}
-			}}.run(t, &step.Spec{Label: "x", Service: &step.Service{Ready: tt.how}, Stages: []step.Stage{tt.stage}})
+		}}
+		runs = append(runs, p.begin(t, &step.Spec{Label: "x", Service: &step.Service{Ready: tt.how}, Stages: []step.Stage{tt.stage}}))
+	}
+	for i, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := runs[i]
+			arrives(t, "the end of the service", r.over)
 			if tt.limit == 0 && tt.want == "" {
 				r.ended(t, "cancelled signal 143 signal=SIGTERM")
 				if !r.saw(step.EventReady) {

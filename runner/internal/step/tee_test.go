@@ -18,7 +18,7 @@ import (
 func TestTee(t *testing.T) {
 	t.Parallel()
 	needs(t, "yes")
-	big := input(3 << 20)
+	big := input(256 << 10)
 	to := func(st step.Stage, path string) step.Stage { return with(st, map[int]step.Stdio{1: file(path)}) }
 	for _, tt := range []struct {
 		name    string
@@ -41,7 +41,7 @@ func TestTee(t *testing.T) {
 		}, want: "0\n", end: "success  0", files: map[string]string{"a": "", "c": "", "app": "old "}},
 		{name: "it is the last stage", stages: func(dir, _ string) []step.Stage {
 			return []step.Stage{reads(prog("cat"), big), tee(chain(prog("wc", "-c")))}
-		}, want: "3145728\n", end: "success  0", files: map[string]string{"app": "old " + big}},
+		}, want: "262144\n", end: "success  0", files: map[string]string{"app": "old " + big}},
 		{name: "a file only", stages: func(dir, _ string) []step.Stage {
 			return []step.Stage{reads(prog("cat"), big), tee(step.Branch{File: dir + "/c"})}
 		}, end: "success  0", files: map[string]string{"c": big, "app": "old " + big}},
@@ -51,10 +51,10 @@ func TestTee(t *testing.T) {
 				tee(chain(prog("cat"), tee(chain(to(prog("cat"), dir+"/a")), step.Branch{File: dir + "/c"}), to(prog("cat"), dir+"/b"))),
 				prog("wc", "-c"),
 			}
-		}, want: "3145728\n", end: "success  0", files: map[string]string{"a": big, "b": big, "c": big, "app": "old " + big}},
+		}, want: "262144\n", end: "success  0", files: map[string]string{"a": big, "b": big, "c": big, "app": "old " + big}},
 		{name: "a branch stops reading", stages: func(dir, _ string) []step.Stage {
 			return []step.Stage{reads(prog("cat"), big), tee(chain(to(prog("head", "-c", "3"), dir+"/a"))), prog("wc", "-c")}
-		}, want: "3145728\n", end: "success  0", files: map[string]string{"a": "0\n1", "app": "old " + big}},
+		}, want: "262144\n", end: "success  0", files: map[string]string{"a": "0\n1", "app": "old " + big}},
 		{name: "the next stage stops reading", stages: func(dir, _ string) []step.Stage {
 			return []step.Stage{reads(prog("cat"), big), tee(chain(to(prog("cat"), dir+"/a"))), prog("head", "-c", "3")}
 		}, want: "0\n1", end: "success  0", files: map[string]string{"a": big, "app": "old " + big}},
@@ -63,10 +63,10 @@ func TestTee(t *testing.T) {
 		}, want: "y\ny\n", end: "success  0", files: map[string]string{"a": "y\n"}, endless: true},
 		{name: "a slow branch", stages: func(dir, fifo string) []step.Stage {
 			return []step.Stage{reads(prog("cat"), big), tee(chain(to(sh("read x <$1; cat", fifo), dir+"/a"))), sh("head -c 2; exec wc -c")}
-		}, release: true, end: "success  0", want: "0\n3145726\n", files: map[string]string{"a": big, "app": "old " + big}},
+		}, release: true, end: "success  0", want: "0\n262142\n", files: map[string]string{"a": big, "app": "old " + big}},
 		{name: "a branch fails", stages: func(dir, _ string) []step.Stage {
 			return []step.Stage{reads(prog("cat"), big), tee(chain(prog("cat"), sh("cat >/dev/null; exit 3"))), prog("wc", "-c")}
-		}, want: "3145728\n", end: "failure exit 3", files: map[string]string{"app": "old " + big}},
+		}, want: "262144\n", end: "failure exit 3", files: map[string]string{"app": "old " + big}},
 		{name: "a stage behind it fails later than a branch", stages: func(dir, _ string) []step.Stage {
 			return []step.Stage{prog("true"), tee(chain(sh("exit 3"))), sh("exit 4")}
 		}, end: "failure exit 4"},
@@ -146,10 +146,10 @@ func TestTeeFull(t *testing.T) {
 		t.Skip("needs /dev/full")
 	}
 	dir := t.TempDir()
-	big := input(3 << 20)
+	big := input(256 << 10)
 	r := play{}.stages(t, reads(prog("cat"), big), tee(step.Branch{File: "/dev/full"}, step.Branch{File: dir + "/a"}), prog("wc", "-c"))
 	full(t, r, "/dev/full", "failure")
-	if got := strings.TrimSpace(r.out(1, 1)); got != "3145728" || content(t, dir+"/a") != big {
+	if got := strings.TrimSpace(r.out(1, 1)); got != "262144" || content(t, dir+"/a") != big {
 		t.Errorf("the others got %q", got)
 	}
 	r = play{}.stages(t, prog("seq", "9"), tee(step.Branch{File: "/dev/full"}), sh("cat >/dev/null; exit 3"))
