@@ -187,3 +187,61 @@ func TestSecondDoesNotStart(t *testing.T) {
 		}
 	}
 }
+
+// TestStranger: a daemon that has left the step on purpose, and holds a stream of
+// it, is named, and neither ended nor waited for.
+func TestStranger(t *testing.T) {
+	t.Parallel()
+	needs(t, "setsid")
+	dir := t.TempDir()
+	path, release := fifo(t)
+	daemon := sh("echo out; setsid sh -c 'read x <$0; exec true' $1 & exit 0", path)
+	daemon.Drain = 20 * time.Millisecond
+	for _, stages := range [][]step.Stage{
+		{daemon},
+		{daemon, tee(step.Branch{File: dir + "/a"}, step.Branch{File: dir + "/b"})},
+		{daemon, tee(step.Branch{File: dir + "/c", Append: true})},
+	} {
+		r := play{}.stages(t, stages...)
+		r.ended(t, "success  0")
+		if !strings.HasPrefix(r.warned(), "the step has ended, but its output is still held open after 20ms by ") || len(r.Left) > 0 {
+			t.Errorf("%q, left: %v", r.warned(), r.Left)
+		}
+		if len(stages) == 1 && r.out(0, 1) != "out\n" {
+			t.Errorf("stdout is %q", r.out(0, 1))
+		}
+		if _, err := release.WriteString("\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"/a", "/b", "/c"} {
+		if got := content(t, dir+name); got != "out\n" {
+			t.Errorf("%s has %q", name, got)
+		}
+	}
+}
+
+// TestTeeHangs: a file that takes no more does not keep a step that is to end.
+func TestTeeHangs(t *testing.T) {
+	t.Parallel()
+	path, _ := fifo(t)
+	ctx, stop := context.WithCancelCause(t.Context())
+	p := play{ctx: ctx, on: func(e step.Event) {
+		if e.Type == step.EventData { // it has begun
+			stop(&step.Stop{Reason: step.ReasonTimeout})
+		}
+	}}
+	p.stages(t, prog("yes"), tee(step.Branch{File: path}), sh("head -c 2; exec cat >/dev/null")).
+		ended(t, "failure timeout 124 signal=SIGTERM")
+}
+
+// TestNothingIsLost: what is written in the moment of the exit arrives.
+func TestNothingIsLost(t *testing.T) {
+	t.Parallel()
+	want := input(30 << 10)
+	for range 30 {
+		if r := (play{}).stages(t, reads(prog("cat"), want)); r.out(0, 1) != want {
+			t.Fatalf("%d bytes of %d", len(r.out(0, 1)), len(want))
+		}
+	}
+}
