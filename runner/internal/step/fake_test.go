@@ -432,6 +432,27 @@ func TestUnknownStatus(t *testing.T) {
 	}
 }
 
+// TestEndedBeforeTheStop: a step whose processes had ended when it was told to end
+// has ended by itself, also where nobody had heard of it yet.
+func TestEndedBeforeTheStop(t *testing.T) {
+	t.Parallel()
+	for range 20 { // either may be heard of first
+		synctest.Test(t, func(t *testing.T) {
+			cast := []role{{Behaviour: runnertest.Behaviour{For: time.Second}}, {Behaviour: runnertest.Behaviour{For: 2 * time.Second}}}
+			ctx, stop := context.WithCancelCause(t.Context())
+			time.AfterFunc(3*time.Second, func() { stop(&step.Stop{}) })
+			res := step.Run(ctx, fakeSpec(2), &step.Services{Engine: newStage(cast)}, func(e step.Event) {
+				if e.Type == step.EventExit && e.Stage == 0 {
+					time.Sleep(4 * time.Second)
+				}
+			})
+			if got := describe(res.End); got != "success  0 command=b" {
+				t.Error(got)
+			}
+		})
+	}
+}
+
 // TestContextOfTheEngine: the values of the run's context reach the engine, and
 // its end does not outlast the start.
 func TestContextOfTheEngine(t *testing.T) {
