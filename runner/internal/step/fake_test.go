@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -451,6 +452,21 @@ func TestEndedBeforeTheStop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTeeThatDoesNotBegin: a tee one of whose files cannot be had is not waited for.
+func TestTeeThatDoesNotBegin(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none", "x")
+	synctest.Test(t, func(t *testing.T) {
+		e := newStage(make([]role, 2))
+		spec := fakeSpec(2)
+		spec.Stages = slices.Insert(spec.Stages, 1, step.Stage{Tee: []step.Branch{{File: none}}})
+		res := step.Run(t.Context(), spec, &step.Services{Engine: e}, e.sink)
+		e.note("%s", res.Reason)
+		if got := e.transcript(); got != "0s spawn" {
+			t.Error(got)
+		}
+	})
 }
 
 // TestContextOfTheEngine: the values of the run's context reach the engine, and

@@ -54,3 +54,20 @@ func TestTeeFullDisk(t *testing.T) {
 		t.Errorf("shown are %d bytes, the warning is %q", len(r.out(0, 1)), r.warned())
 	}
 }
+
+// TestLargePipe: as long as there is a place, a pipe holds more than the system's
+// 64 KiB.
+func TestLargePipe(t *testing.T) {
+	t.Parallel()
+	path, release := fifo(t)
+	writer := sh("head -c 1000000 /dev/zero; echo over >&2")
+	r := play{sv: step.Services{Large: make(chan struct{}, 1)}, on: func(e step.Event) {
+		if e.Type == step.EventData && e.FD == 2 {
+			_, _ = release.WriteString("\n")
+		}
+	}}.stages(t, writer, sh("read x <$1; wc -c", path))
+	r.ended(t, "success  0")
+	if got := strings.TrimSpace(r.out(1, 1)); got != "1000000" {
+		t.Error(got)
+	}
+}
