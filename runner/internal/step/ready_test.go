@@ -121,6 +121,7 @@ func TestReady(t *testing.T) {
 		{"log, not in two lines", waits, &step.Ready{Log: `starting.*listening`}, never, "no line of its output matches starting.*listening"},
 		{"log, not without a newline", sh("printf listening; exec sleep 1000"), &step.Ready{Log: "listening"}, never, "no line of its output matches"},
 		{"log, the beginning of a long line", sh("head -c 200000 /dev/zero | tr '\\0' x; echo y; echo listening; exec sleep 1000"), &step.Ready{Log: "^listening$"}, 0, ""},
+		{"log, not the end of a long line", sh("head -c 200000 /dev/zero | tr '\\0' x; echo y; exec sleep 1000"), &step.Ready{Log: "xy$"}, never, "no line of its output matches"},
 		{"exec", sh("sleep 0.02; : >$1; exec sleep 1000", here), probe(prog("test", "-e", here)), 0, ""},
 		{"exec, embedded shell", waits, probe(builtin("true")), 0, ""},
 		{"exec, failing", waits, probe(sh("exit 3")), never, "exit 3 ended with exit status 3"},

@@ -334,9 +334,10 @@ func TestScript(t *testing.T) {
 	if got := r.out(0, 1); got != "in arg\n" {
 		t.Errorf("%q", got)
 	}
-	st := with(script(5, "cat <&4"), map[int]step.Stdio{4: {Kind: step.StdioIgnore}})
-	if r := (play{}).stages(t, st); r.Status != step.StatusSuccess {
-		t.Error(describe(r.End), r.out(0, 2))
+	r = play{}.stages(t, with(script(5, "cat <&4; echo over"), map[int]step.Stdio{4: {Kind: step.StdioIgnore}}))
+	r.ended(t, "success  0")
+	if got := r.out(0, 1); got != "over\n" {
+		t.Errorf("%q", got)
 	}
 }
 
@@ -433,6 +434,11 @@ func TestNothingIsLeft(t *testing.T) {
 	dir := t.TempDir()
 	never, cancel := context.WithCancelCause(t.Context())
 	cancel(&step.Stop{})
+	own, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
 	grandchild := sh("sleep 1000 & exit 7")
 	grandchild.Drain = time.Millisecond
 	for _, tt := range []struct {
@@ -446,6 +452,7 @@ func TestNothingIsLeft(t *testing.T) {
 		{"a tee", play{}, step.Spec{Stages: []step.Stage{prog("seq", "9"), tee(chain(prog("wc")), step.Branch{File: dir + "/z"}), prog("cat")}}, "success  0"},
 		{"a tee that does not begin", play{}, step.Spec{Stages: []step.Stage{prog("seq", "9"), tee(chain(prog("wc")), step.Branch{File: dir + "/none/z"}), prog("cat")}}, "126"},
 		{"a tee whose reader does not start", play{}, step.Spec{Stages: []step.Stage{prog("yes"), tee(chain(prog("cat"))), prog(dir)}}, "126"},
+		{"a descriptor that is not for children", play{sv: step.Services{Inherited: []int{}}}, step.Spec{Stages: []step.Stage{with(prog("true"), map[int]step.Stdio{3: {Kind: step.StdioFD, FD: int(own.Fd())}})}}, "126"},
 		{"told to end before", play{ctx: never}, step.Spec{Stages: []step.Stage{prog("yes"), tee(chain(prog("cat"))), prog("cat")}}, "cancelled  0"},
 		{"the embedded shell", play{}, step.Spec{Stages: []step.Stage{builtin("yes | head -n 1; echo a"), builtin("cat"), prog("cat")}}, "success  0"},
 		{"a grandchild", play{}, step.Spec{Stages: []step.Stage{grandchild}}, "failure exit 7"},
