@@ -493,7 +493,7 @@ func TestContextOfTheEngine(t *testing.T) {
 }
 
 // TestServiceIsReady: a service without a probe can be used as soon as it has
-// started, and is told of once.
+// started, and is told of once. Run returns when all that it tells has been heard.
 func TestServiceIsReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newStage([]role{{Behaviour: runnertest.Behaviour{For: time.Hour}}})
@@ -501,7 +501,15 @@ func TestServiceIsReady(t *testing.T) {
 		spec.Service = &step.Service{}
 		ctx, stop := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { stop(&step.Stop{}) })
-		res := step.Run(ctx, spec, &step.Services{Engine: e}, e.sink)
+		res := step.Run(ctx, spec, &step.Services{Engine: e}, func(ev step.Event) {
+			e.sink(ev)
+			if ev.Type == step.EventReady {
+				time.Sleep(2 * time.Second)
+			}
+		})
+		if took := time.Since(e.start); took != 2*time.Second {
+			t.Errorf("Run has returned after %s", took)
+		}
 		const want = "0s spawn 0\n0s ready\n1s SIGTERM to 0\n1s exit 0: SIGTERM\n1s close 0"
 		if got := e.transcript(); got != want || res.Status != step.StatusCancelled {
 			t.Errorf("%s\n%s", got, describe(res.End))
