@@ -200,7 +200,8 @@ func TestStranger(t *testing.T) {
 		{tee(step.Branch{File: dir + "/c", Append: true})},
 	} {
 		path, release := fifo(t)
-		daemon := sh("echo out; setsid sh -c 'read x <$0; exec true' $1 & exit 0", path)
+		there, _ := fifo(t)
+		daemon := sh("echo out; setsid sh -c 'echo >$0; read x <$1; exec true' $1 $2 & read x <$1; exit 0", there, path)
 		daemon.Drain = 20 * time.Millisecond
 		r := play{}.stages(t, append([]step.Stage{daemon}, behind...)...)
 		r.ended(t, "success  0")

@@ -303,11 +303,11 @@ func TestConfined(t *testing.T) {
 // TestBlockedOpen: a FIFO that nobody opens does not keep a step that is to end.
 func TestBlockedOpen(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "fifo")
-	if err := syscall.Mkfifo(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	for fd := range 2 {
+		path := filepath.Join(t.TempDir(), "fifo")
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
 		ctx, stop := context.WithCancelCause(t.Context())
 		time.AfterFunc(20*time.Millisecond, func() { stop(&step.Stop{}) })
 		r := play{ctx: ctx}.stages(t, with(prog("cat"), map[int]step.Stdio{fd: file(path)}))
