@@ -77,8 +77,6 @@ func TestRunError(t *testing.T) {
 		step, reason, command, signal string
 		code                          int
 	}
-	var start *runner.StartError
-	var by *runner.Interrupt
 	for _, tt := range []struct {
 		name, src string
 		ctx       func(context.Context) (context.Context, context.CancelFunc)
@@ -92,7 +90,7 @@ func TestRunError(t *testing.T) {
 		{name: "a failure that nobody minds", src: `steps: [{name: a, continueOnError: true, spawn: [x, exit=3]}]`},
 		{name: "a step that is skipped", src: `steps: [{name: a, if: "1 > 2", spawn: [x]}]`},
 		{name: "exit code", src: "\nsteps:\n  - name: a\n    spawn: [x, exit=3]", text: "test.yaml:3:5: step a failed: exit status 3", code: 3, failed: &as{"a", "exit", "x exit=3", "", 3}},
-		{name: "no such program", src: "steps: [{spawn: [no]}]", text: "test.yaml:1:9: step #1 no failed: no: not found", code: 127, failed: &as{"#1 no", "spawn", "no", "", 127}, is: []error{os.ErrNotExist}, as: []any{&start}},
+		{name: "no such program", src: "steps: [{spawn: [no]}]", text: "test.yaml:1:9: step #1 no failed: no: not found", code: 127, failed: &as{"#1 no", "spawn", "no", "", 127}, is: []error{os.ErrNotExist}, as: []any{new(*runner.StartError)}},
 		{name: "expression", src: `steps: [{name: a, spawn: [x, "${{ args[1] }}"]}]`, text: "test.yaml:1:9: step a failed: argument 1: ${{ args[1] }}: ", code: 1, failed: &as{"a", "expression", "", "", 1}},
 		{name: "condition", src: `steps: [{name: a, if: "args[1] == 'x'", spawn: [x]}]`, text: "test.yaml:1:9: step a failed: ", code: 1, failed: &as{"a", "expression", "", "", 1}},
 		{name: "an instance", src: `steps: [{name: a, forEach: "['p', 'q']", spawn: [x, "exit=${{ item == 'q' ? 4 : 0 }}"]}]`, text: "test.yaml:1:9: step a[q] failed: exit status 4", code: 4, failed: &as{"a[q]", "exit", "x exit=4", "", 4}},
@@ -115,12 +113,12 @@ func TestRunError(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(ctx)
 			time.AfterFunc(time.Second, func() { cancel(&runner.Interrupt{Signal: syscall.SIGTERM}) })
 			return ctx, func() { cancel(nil) }
-		}, text: "interrupted by SIGTERM", code: 143, is: []error{context.Canceled}, as: []any{&by}},
+		}, text: "interrupted by SIGTERM", code: 143, is: []error{context.Canceled}, as: []any{new(*runner.Interrupt)}},
 		{name: "a signal while it cleans up", src: "steps: [{name: a, spawn: [x, exit=3]}, {if: always(), spawn: [x, for=9s]}]", ctx: func(ctx context.Context) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancelCause(ctx)
 			time.AfterFunc(time.Second, func() { cancel(&runner.Interrupt{Signal: syscall.SIGINT}) })
 			return ctx, func() { cancel(nil) }
-		}, text: "interrupted by SIGINT\ntest.yaml:1:9: step a failed: exit status 3", code: 130, failed: &as{"a", "exit", "x exit=3", "", 3}, is: []error{context.Canceled}, as: []any{&by}},
+		}, text: "interrupted by SIGINT\ntest.yaml:1:9: step a failed: exit status 3", code: 130, failed: &as{"a", "exit", "x exit=3", "", 3}, is: []error{context.Canceled}, as: []any{new(*runner.Interrupt)}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -215,7 +213,7 @@ steps: [{name: a, spawn: [x]}]`
 		if res != nil || err == nil || !strings.HasPrefix(err.Error(), tt.text) || errors.Is(err, runner.ErrParams) != tt.bad || len(e.Started()) != 0 {
 			t.Errorf("%s: %v, %v", tt.name, res, err)
 		}
-		if tt.as != nil && !errors.As(err, tt.as) {
+		if tt.as != nil && !errors.As(err, tt.as) || tt.name == "a root" && !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: %T", tt.name, err)
 		}
 	}
@@ -500,7 +498,7 @@ func TestLogged(t *testing.T) {
 	var mu sync.Mutex
 	var text bytes.Buffer
 	log := slog.New(slog.NewJSONHandler(&text, nil))
-	p := parse(t, "steps: [{name: a, retry: {attempts: 2}, execFile: [x, hello, exit=3]}, {name: b, if: always(), spawn: [no]}]")
+	p := parse(t, "steps: [{name: a, retry: {attempts: 2}, execFile: [x, hello, exit=3]}, {name: b, if: always(), spawn: [no]}, {name: c, if: always(), forEach: '[]', spawn: [x]}]")
 	res, err := (&runner.Runner{Engine: &runnertest.Engine{Behave: says}, Sink: func(e runner.Event) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -509,6 +507,10 @@ func TestLogged(t *testing.T) {
 	if err == nil {
 		t.Fatal(res)
 	}
+	stopped, stop := context.WithCancelCause(t.Context())
+	stop(errWhy)
+	over, _ := (&runner.Runner{Engine: &runnertest.Engine{}}).Run(stopped, p)
+	log.Info("over", "o", over)
 	log.Info("result", "r", res)
 	type attrs = map[string]any
 	var got []attrs
@@ -548,9 +550,15 @@ func TestLogged(t *testing.T) {
 	if strings.Contains(text.String(), "hello\\n") {
 		t.Error("the output is in the log")
 	}
+	if e := find("warning", "c"); e["message"] != "there is nothing to run it for: the list is empty" {
+		t.Errorf("%v", e)
+	}
+	if o, _ := got[len(got)-2]["o"].(attrs); o["interrupted"] != "why" || o["exitCode"] != 1.0 || o["cause"] != nil {
+		t.Errorf("%v", o)
+	}
 	last, _ := got[len(got)-1]["r"].(attrs)
 	cause, _ := last["cause"].(attrs)
-	if last["exitCode"] != 3.0 || last["steps"] != 2.0 || cause["step"] != "a" || cause["signal"] != nil {
+	if last["exitCode"] != 3.0 || last["steps"] != 3.0 || cause["step"] != "a" || cause["signal"] != nil {
 		t.Errorf("%v", last)
 	}
 	for typ, want := range map[runner.EventType]string{runner.EventStepStart: "stepStart", runner.EventJob: "job", runner.EventReady: "ready", runner.EventRerun: "rerun"} {

@@ -168,7 +168,7 @@ params: {w: {default: word}}
 outputs: {all: "steps.outer.outputs.said + '!'"}
 steps:
   - {name: outer, run: inner.yaml, with: {a: "${{ params.w }}", l: "${{ ['p', 'q'] }}"}, cwd: sub, env: {A: from outside}}
-  - {name: reads, execFile: [x, "${{ steps.outer.outputs.said }}", "${{ toJSON(steps.outer.outputs.list) }}"]}`,
+  - {name: reads, execFile: [x, "${{ steps.outer.outputs.said }}", "${{ join(steps.outer.outputs.list, '+') }}"]}`,
 		"inner.yaml": `
 params: {a: {}, l: {type: list, default: []}}
 outputs: {said: "steps.say.stdout", list: "params.l"}
@@ -197,7 +197,7 @@ steps: [{name: say, execFile: [x, "${{ params.a }} ${{ env.A }} ${{ env.HOME ?? 
 		t.Fatal(err)
 	}
 	defer res.Close()
-	if got := stdoutOf(t, res, "reads"); !strings.HasPrefix(got, "word from outside ") || !strings.HasSuffix(got, "\n[\"p\",\"q\"]\n") && !strings.Contains(got, `"p"`) || strings.Contains(got, "/h") {
+	if got := stdoutOf(t, res, "reads"); !strings.HasPrefix(got, "word from outside ") || !strings.HasSuffix(got, "\np+q\n") || strings.Contains(got, "/h") {
 		t.Errorf("%q", got)
 	}
 	if dir != filepath.Join(r.Dir, "sub")+" A=from outside" {
@@ -205,6 +205,9 @@ steps: [{name: say, execFile: [x, "${{ params.a }} ${{ env.A }} ${{ env.HOME ?? 
 	}
 	if all, ok := res.Outputs["all"].(string); !ok || !strings.HasPrefix(all, "word from outside") || !strings.HasSuffix(all, "!") {
 		t.Errorf("%v", res.Outputs)
+	}
+	if len(labels) != 4 {
+		t.Errorf("%v", labels)
 	}
 	for _, want := range []string{"stepEnd outer/say", "stepEnd outer", "stepEnd reads", "runEnd "} {
 		if labels[want] != 1 {
