@@ -155,6 +155,9 @@ func TestJobEnds(t *testing.T) {
 			if got := logOf(t, s, j.ID()); !strings.Contains(got, tt.log) {
 				t.Errorf("the log is %q", got)
 			}
+			if l, err := s.LastLine(j.ID()); err != nil || tt.name == "restarted" && (string(l.Text) != "x" || l.Stream != job.LogStdout) {
+				t.Errorf("the last line is %+v, %v", l, err) // not what the keeper says
+			}
 			if tt.name == "well" && !strings.Contains(out.String(), "out\n") {
 				t.Errorf("who waits has seen %q", out.String())
 			}
@@ -267,7 +270,7 @@ func TestFind(t *testing.T) {
 	if gone, err := s.Prune(time.Hour); err != nil || len(gone) != 0 {
 		t.Errorf("%v, %v", gone, err)
 	}
-	gone, err := s.Prune(0)
+	gone, err := s.Prune(time.Nanosecond)
 	if slices.Sort(gone); err != nil || !slices.Equal(gone, slices.Sorted(slices.Values([]string{first, second}))) {
 		t.Errorf("%v, %v", gone, err)
 	}
