@@ -103,6 +103,7 @@ type running struct {
 	engine.Process
 	t     testing.TB
 	st    engine.Status
+	over  func() // called, if not nil, by status when the process has ended
 	ended chan struct{}
 }
 
@@ -135,6 +136,10 @@ func start(t testing.TB, e engine.Engine, c *engine.Cmd) *running {
 func (r *running) status() engine.Status {
 	r.t.Helper()
 	await(r.t, fmt.Sprintf("the end of %v", r.Process), r.ended)
+	if r.over != nil {
+		r.over()
+		r.over = nil
+	}
 	return r.st
 }
 
@@ -339,6 +344,9 @@ func (x *tree) noted() []string {
 	defer x.mu.Unlock()
 	return slices.Clone(x.calls)
 }
+
+// Job returns 0: the job is the program's own group.
+func (x *tree) Job() int { return 0 }
 
 // Fork starts a process, or fails as the test wants it.
 func (x *tree) Fork(start func(syscall.Signal) (int, error)) (pid int, err error) {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -60,9 +61,9 @@ func (p *process) awaitOnTerminal() {
 
 // awaitContinued waits until a stopped process has been continued, or has ended.
 // Where the job is this program's own group, the program was stopped itself, and
-// goes on when the shell continues it.
+// goes on when the shell continues it, unless it takes SIGTSTP for itself.
 func awaitContinued(pid, job int) {
-	if job == syscall.Getpgrp() {
+	if job == syscall.Getpgrp() && !catches(unix.SIGTSTP) {
 		return
 	}
 	// A process that is stopped again is told of by that alone: it was continued,
@@ -71,6 +72,15 @@ func awaitContinued(pid, job int) {
 	if err == nil && info.Code == cldContinued {
 		_, _ = waitInfo(pid, unix.WCONTINUED|unix.WNOHANG)
 	}
+}
+
+// catches reports whether this program has a handler for a signal.
+func catches(sig syscall.Signal) bool {
+	status, _ := os.ReadFile("/proc/self/status")
+	_, mask, _ := strings.Cut(string(status), "\nSigCgt:\t")
+	mask, _, _ = strings.Cut(mask, "\n")
+	set, err := strconv.ParseUint(mask, 16, 64)
+	return err == nil && set>>(uint(sig)-1)&1 == 1
 }
 
 // awaitStopped waits, for a second at most, until all processes of a group have

@@ -25,8 +25,10 @@ func onTerminal(t *testing.T, text string) (*running, *reader) {
 	}
 	said, w := newPipe(t)
 	c := sh(text)
-	c.Stdin, c.Stdout, c.Terminal = terminal.tty, w, terminal.tty
+	own := engine.OwnTerminal(engine.Local{}, terminal.tty)
+	c.Stdin, c.Stdout, c.Terminal = terminal.tty, w, own
 	p := start(t, engine.Local{}, c)
+	p.over = own.Release
 	_ = w.Close()
 	said.line("the child to be up")
 	return p, said
@@ -75,7 +77,9 @@ func TestTerminal(t *testing.T) {
 	if got := owner(t); got != syscall.Getpgrp() || modes(t) != before {
 		t.Errorf("afterwards it belongs to %d, with modes %+v, was %+v", got, modes(t), before)
 	}
-	fails(t, engine.Local{}, &engine.Cmd{Path: "/nope", Dir: "/", Terminal: terminal.tty})
+	own := engine.OwnTerminal(engine.Local{}, terminal.tty)
+	fails(t, engine.Local{}, &engine.Cmd{Path: "/nope", Dir: "/", Terminal: own})
+	own.Release()
 	if got := owner(t); got != syscall.Getpgrp() || modes(t) != before {
 		t.Errorf("after a failed start it belongs to %d, with modes %+v", got, modes(t))
 	}
@@ -96,10 +100,8 @@ func TestNoTerminal(t *testing.T) {
 	defer master.Close()
 	defer other.Close()
 	for _, f := range []*os.File{null, other} {
-		c := sh("exit 3")
-		c.Terminal = f
-		if st := start(t, engine.Local{}, c).status(); st.Code != 3 {
-			t.Errorf("%s: %v", f.Name(), st)
+		if engine.OwnTerminal(engine.Local{}, f) != nil {
+			t.Errorf("%s is taken for the terminal", f.Name())
 		}
 	}
 }

@@ -7,8 +7,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -471,24 +469,6 @@ func TestBinder(t *testing.T) {
 	}
 	if spec := specOf(t, "secrets: [TOKEN]\nsteps: [{exec: 'echo token-12345'}]"); first(spec).Command != "echo ***" || first(spec).Written != "echo token-12345" {
 		t.Errorf("of shell text: %+v", first(spec))
-	}
-}
-
-// TestMasked: the text of an error is masked, what it is stays.
-func TestMasked(t *testing.T) {
-	t.Parallel()
-	r, err := safety.NewRedactor([]string{"token-12345"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cause := &engine.StartError{Msg: "no token-12345 here", Code: 127, Err: io.ErrUnexpectedEOF}
-	got := bind.Masked(r, fmt.Errorf("a: %w", cause))
-	var se *engine.StartError
-	if got.Error() != "a: no *** here" || !errors.Is(got, io.ErrUnexpectedEOF) || !errors.As(got, &se) || se.ExitCode() != 127 {
-		t.Errorf("%v", got)
-	}
-	if plain := errors.New("plain"); bind.Masked(r, plain) != plain || bind.Masked(nil, cause) != error(cause) || bind.Masked(r, nil) != nil {
-		t.Error("an error without a secret is another one")
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner/engine"
 )
 
@@ -60,7 +61,7 @@ func TestSignalEnds(t *testing.T) {
 				if err := p.Signal(sig); err != nil {
 					t.Error(err)
 				}
-				if st := p.status(); st.Code != engine.SignalCode(sig) {
+				if st := p.status(); st.Code != signame.ExitCode(sig) {
 					t.Errorf("%+v", st)
 				}
 				engine.End(p.Process, syscall.SIGKILL, 0)

@@ -207,7 +207,7 @@ func TestPrograms(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), key{}, "value"))
 	p, err := Start(ctx, e, Cmd{
 		Text: "/bin/cat; echo piped | /bin/cat; ./bare 'a b' >/dev/null; /bin/true 2>&1", Root: root, Dir: dir, Env: []string{"A=1"}, UID: &uid, GID: &gid,
-		Stdin: null, Stdout: &out, Stderr: io.Discard, Terminal: null, Step: "step", Stage: 2,
+		Stdin: null, Stdout: &out, Stderr: io.Discard, Terminal: &engine.Terminal{}, Step: "step", Stage: 2,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -221,7 +221,7 @@ func TestPrograms(t *testing.T) {
 	var got []string
 	for i, c := range e.cmds {
 		got = append(got, fmt.Sprintf("%s %q %v terminal %v", c.Path, c.Args, c.Env, c.Terminal != nil))
-		if c.Dir != dir || c.DirFile == nil || c.UID != &uid || c.GID != &gid || c.Step != "step" || c.Stage != 2 || c.Session || c.Extra != nil {
+		if c.Dir != dir || c.DirFile == nil || c.UID != &uid || c.GID != &gid || c.Step != "step" || c.Stage != 2 || c.Extra != nil {
 			t.Errorf("%+v", c)
 		}
 		if e.ctxs[i].Value(key{}) != "value" || e.ctxs[i].Err() != nil {

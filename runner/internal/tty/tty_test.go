@@ -6,12 +6,10 @@ package tty_test
 // their own, which has one.
 
 import (
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -62,48 +60,6 @@ func TestGive(t *testing.T) {
 	wantOwner(t, mine)
 }
 
-// TestOwn: a program that takes the terminal can read it, and gives it back with
-// the modes that it had.
-func TestOwn(t *testing.T) {
-	needsTerminal(t)
-	mine, other := syscall.Getpgrp(), group(t)
-	tty.Own(terminal.tty)()
-	wantOwner(t, mine)
-
-	before := modes(t)
-	tty.Give(terminal.tty, other, nil)
-	back := tty.Own(terminal.tty)
-	wantOwner(t, mine)
-	if _, err := terminal.master.WriteString("typed\n"); err != nil {
-		t.Fatal(err)
-	}
-	read := make(chan string, 1)
-	go func() {
-		b := make([]byte, 100)
-		n, err := terminal.tty.Read(b)
-		read <- fmt.Sprint(string(b[:n]), err)
-	}()
-	select {
-	case got := <-read:
-		if got != "typed\n<nil>" {
-			t.Errorf("%q", got)
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("waited in vain for what was typed")
-	}
-	changed := before
-	changed.Lflag &^= unix.ECHO
-	if err := unix.IoctlSetTermios(int(terminal.tty.Fd()), unix.TCSETS, &changed); err != nil {
-		t.Fatal(err)
-	}
-	back()
-	wantOwner(t, other)
-	if modes(t) != before {
-		t.Errorf("modes %+v, want %+v", modes(t), before)
-	}
-	tty.Give(terminal.tty, mine, nil)
-}
-
 // TestNoTerminal: what is no terminal, or not this program's, has no owner, and
 // is left alone.
 func TestNoTerminal(t *testing.T) {
@@ -122,7 +78,6 @@ func TestNoTerminal(t *testing.T) {
 		if n, err := tty.Owner(f); err == nil {
 			t.Errorf("%s belongs to %d", f.Name(), n)
 		}
-		tty.Own(f)()
 		tty.Give(f, syscall.Getpgrp(), nil)
 		if n, err := tty.Owner(f); err == nil {
 			t.Errorf("afterwards %s belongs to %d", f.Name(), n)
