@@ -2,8 +2,6 @@
 
 package runner_test
 
-// This file holds what a Go program relies on: errors, inputs, streams, contexts.
-
 import (
 	"bytes"
 	"context"

@@ -2,9 +2,6 @@
 
 package runner_test
 
-// This file holds looking at a pipeline without running it, which agrees with
-// what a run does; and jobs and services as the scheduler sees them.
-
 import (
 	"context"
 	"errors"
@@ -238,7 +235,7 @@ func TestUpToDate(t *testing.T) {
 	if err != nil || len(before.Sums) != 2 || len(before.Unknown) != 0 {
 		t.Fatalf("%+v, %v", before, err)
 	}
-	if got := look(); got != "it runs: it has not ended well before, as far as is known" || run().Reused != "" || again != nil {
+	if got := look(); got != "it runs: no earlier success is recorded" || run().Reused != "" || again != nil {
 		t.Errorf("the first time: %q, %q", got, again)
 	}
 	if got := look(); !strings.HasPrefix(got, "up to date, since run ") || run().Reused != "up to date" {

@@ -2,8 +2,6 @@
 
 package runner_test
 
-// This file holds pipelines that run others.
-
 import (
 	"context"
 	"errors"

@@ -1,9 +1,5 @@
 package engine_test
 
-// This file holds signals, what a process leaves behind, and who keeps its
-// streams open. A lifeline is a pipe that every descendant holds: its end is the
-// end of all of them.
-
 import (
 	"bytes"
 	"context"
@@ -21,7 +17,8 @@ import (
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
 )
 
-// family is a process with a lifeline and what the family says.
+// family is a process with a lifeline and what the family says. The lifeline is a
+// pipe that every descendant holds: its end is the end of all of them.
 type family struct {
 	*running
 	said, lifeline *reader
@@ -72,7 +69,8 @@ func TestSignalTree(t *testing.T) {
 }
 
 // TestSignalJobControl: stop and continue are not followed by a continue of the
-// engine's (row 69).
+// engine's (row 69). The kernel stops nobody by SIGTSTP in a session without a
+// terminal; that no continue follows it shows in who is stopped already.
 func TestSignalJobControl(t *testing.T) {
 	t.Parallel()
 	p := startFamily(t, engine.Local{}, `sh -c 'echo $$; exec sleep 1000' & wait`)
@@ -81,7 +79,7 @@ func TestSignalJobControl(t *testing.T) {
 	for _, x := range []struct {
 		sig  syscall.Signal
 		want string
-	}{{syscall.SIGSTOP, "T"}, {syscall.SIGCONT, "S"}, {syscall.SIGTSTP, "T"}, {syscall.SIGUSR1, ""}} {
+	}{{syscall.SIGSTOP, "T"}, {syscall.SIGCONT, "S"}, {syscall.SIGSTOP, "T"}, {syscall.SIGTSTP, "T"}, {syscall.SIGUSR1, ""}} {
 		if err := p.Signal(x.sig); err != nil {
 			t.Error(err)
 		}

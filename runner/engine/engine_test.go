@@ -1,8 +1,5 @@
 package engine_test
 
-// This file holds the seam itself: what Start does with a context, which methods
-// an engine and a process may leave out, and how an end is told.
-
 import (
 	"context"
 	"errors"

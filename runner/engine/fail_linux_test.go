@@ -1,8 +1,5 @@
 package engine_test
 
-// This file holds starts that fail: what they say, and that nothing is left of
-// them (P2).
-
 import (
 	"bytes"
 	"context"
@@ -74,7 +71,7 @@ func write(t *testing.T, path, text string, mode fs.FileMode) {
 }
 
 // TestStartErrors: a start that fails says in one sentence what is at fault, and
-// leaves no descriptor, goroutine or process (rows 2, 4–6, 8, 9, 11, 12, 17, 18, 22).
+// leaves no descriptor, goroutine or process (P2, rows 2, 4–6, 8, 9, 11, 12, 17, 18, 22).
 func TestStartErrors(t *testing.T) {
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }

@@ -2,8 +2,6 @@
 
 package engine_test
 
-// This file holds what the tests of this package share.
-
 import (
 	"bufio"
 	"context"
@@ -226,7 +224,8 @@ type held struct {
 }
 
 // hold starts a shell, which runs text first, with the streams that c leaves
-// open to it: descriptor 0 is a pipe, and if c has no Stdout, 1 is one.
+// open to it: descriptor 0 is a pipe, and if c has no Stdout, 1 is one. What it
+// has is read in /proc while it waits.
 func hold(t testing.TB, e engine.Engine, c *engine.Cmd, text string) *held {
 	t.Helper()
 	in, w, err := os.Pipe()

@@ -1,9 +1,5 @@
 package engine_test
 
-// This file holds what a process of this machine is given (streams, environment,
-// directory, user), and how its end is told. What the child has is read in /proc
-// while it waits.
-
 import (
 	"bytes"
 	"context"

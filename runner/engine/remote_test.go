@@ -2,10 +2,6 @@
 
 package engine_test
 
-// This file holds an engine that starts processes out of reach, as on another
-// machine, with no more than the methods that are required; and the agent that
-// stands for the other machine.
-
 import (
 	"bytes"
 	"context"
@@ -49,7 +45,8 @@ type program struct {
 	Args, Env []string
 }
 
-// remote is an engine that starts each process through an agent.
+// remote is an engine that starts each process through an agent, out of reach as
+// on another machine. It has no more than the methods that are required.
 type remote struct{ agent func() *exec.Cmd }
 
 // remoteProcess is a process that an agent started.

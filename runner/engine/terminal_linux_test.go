@@ -1,8 +1,5 @@
 package engine_test
 
-// This file holds processes that own the terminal while they run (rows 50, 69,
-// 71). The tests are in a session of their own, which has one.
-
 import (
 	"fmt"
 	"os"
@@ -17,7 +14,7 @@ import (
 )
 
 // onTerminal starts shell text that owns the terminal and waits until it says
-// that it is up.
+// that it is up (rows 50, 69, 71).
 func onTerminal(t *testing.T, text string) (*running, *reader) {
 	t.Helper()
 	if terminal.tty == nil {

@@ -2,13 +2,6 @@
 
 package guard
 
-// This file holds the guard on real processes. TestMain makes the test program
-// the processes of a family: one that enters the guard, and those that it starts,
-// which leave their session, ignore signals and have daemons.
-//
-// All of them open one FIFO and say there who they are. That is how a test knows
-// that they are there; and as none closes it, its end is that of the last one.
-
 import (
 	"bufio"
 	"encoding/json"
@@ -42,6 +35,9 @@ const (
 // limit is how long a test waits for anything.
 const limit = 30 * time.Second
 
+// TestMain makes the test program the processes of a family: one that enters the
+// guard, and those that it starts, which leave their session, ignore signals and
+// have daemons.
 func TestMain(m *testing.M) {
 	role := os.Getenv(roleVar)
 	if role == "" {
@@ -116,6 +112,9 @@ func say(what string) {
 	must(err)
 }
 
+// fifo is open in all processes of a family, which say there who they are. That is
+// how a test knows that they are there; and as none closes it, its end is that of
+// the last one.
 var fifo *os.File
 
 func must(err error) {

@@ -1,8 +1,5 @@
 package report_test
 
-// This file holds what the console writes for events and results that are built
-// by hand.
-
 import (
 	"bytes"
 	"context"

@@ -1,7 +1,5 @@
 package bind_test
 
-// This file holds what the keys of a step come to: tables from YAML to the Spec.
-
 import (
 	"fmt"
 	"os"

@@ -1,8 +1,5 @@
 package bind_test
 
-// This file holds shells, nested pipelines, services, jobs and globs; the errors
-// of binding; and what a Spec is: plain data.
-
 import (
 	"bytes"
 	"encoding/json"

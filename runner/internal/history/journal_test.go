@@ -2,8 +2,6 @@
 
 package history
 
-// This file holds journals of runs, and what a run that is resumed takes of one.
-
 import (
 	"bufio"
 	"bytes"
@@ -202,12 +200,12 @@ func TestUnreadable(t *testing.T) {
 	}{
 		{"empty", "", RunUnreadable, "the journal ends in its first line", 0},
 		{"half a line", header(1, id(1))[:20], RunUnreadable, "the journal ends in its first line", 0},
-		{"no journal", "hello\n", RunUnreadable, "the journal's first line is torn or was changed: its checksum does not hold", 0},
-		{"another first line", step1, RunUnreadable, "the journal's first line is torn or was changed: its checksum does not hold", 0},
-		{"of another run", header(1, id(2)), RunUnreadable, "the journal's first line is torn or was changed: its checksum does not hold", 0},
+		{"no journal", "hello\n", RunUnreadable, "the journal's first line is torn or was changed: its checksum does not match", 0},
+		{"another first line", step1, RunUnreadable, "the journal's first line is torn or was changed: its checksum does not match", 0},
+		{"of another run", header(1, id(2)), RunUnreadable, "the journal's first line is torn or was changed: its checksum does not match", 0},
 		{"of another version", header(2, id(1)), RunUnreadable, "the journal is of format 2, and this program reads 1", 0},
 		{"of no version", header(0, id(1)), RunUnreadable, "the journal is of format 0, and this program reads 1", 0},
-		{"a changed line", header(1, id(1)) + step1 + "0" + step1 + step1, RunKilled, "line 3 of the journal is torn or was changed; nothing is believed from there on", 1},
+		{"a changed line", header(1, id(1)) + step1 + "0" + step1 + step1, RunKilled, "line 3 of the journal is torn or was changed; the rest of the journal is ignored", 1},
 		{"torn at its end", header(1, id(1)) + step1 + step1[:9], RunKilled, "", 1},
 		{"an unknown line", header(1, id(1)) + line(map[string]int{"later": 1}) + step1, RunKilled, "", 1},
 	} {
@@ -307,9 +305,9 @@ func TestOpenRun(t *testing.T) {
 	}
 	for _, tt := range []struct{ id, dir, want, err string }{
 		{id(0xa1), "", id(0xa1), ""},
-		{id(0xa1)[:len(id(0))-1], "", "", fmt.Sprintf("2 runs begin with %q; give more of the id", id(0xa1)[:len(id(0))-1])},
+		{id(0xa1)[:len(id(0))-1], "", "", fmt.Sprintf("the ids of 2 runs begin with %q; give more of the id", id(0xa1)[:len(id(0))-1])},
 		{id(0xb1)[:len(id(0))-1], "/nope", id(0xb1), ""},
-		{"2026", "", "", `3 runs begin with "2026"; give more of the id`},
+		{"2026", "", "", `the ids of 3 runs begin with "2026"; give more of the id`},
 		{"last", "", id(0xb1), ""},
 		{"last", "/a", id(0xa2), ""},
 		{"last", "/c", "", "no run of /c is recorded; pipe runs lists those of other folders"},
@@ -435,7 +433,7 @@ func TestResumable(t *testing.T) {
 	if err := os.WriteFile(w.journalFile(7), bytes.Replace(text, []byte(`"end"`), []byte(`"End"`), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const lost = " held a secret, or bytes that are no text, which are not stored; give it again"
+	const lost = " held a secret or invalid UTF-8, which is not stored; give "
 	for _, tt := range []struct {
 		n           int
 		param, args bool // they are missing
@@ -443,14 +441,14 @@ func TestResumable(t *testing.T) {
 	}{
 		{1, false, false, fmt.Sprintf("run %s is still going on (pid %d)", id(1), os.Getpid())},
 		{2, true, true, ""},
-		{3, true, true, "run " + id(3) + " was not of a file, and cannot be resumed"},
-		{4, true, true, "run " + id(4) + " was not of a file, and cannot be resumed"},
-		{5, true, true, "run " + id(5) + ": what followed --" + lost},
-		{5, true, false, "run " + id(5) + ": parameter p" + lost + ", as -p p=…"},
+		{3, true, true, "run " + id(3) + " did not read its pipeline from a file, and cannot be resumed"},
+		{4, true, true, "run " + id(4) + " did not read its pipeline from a file, and cannot be resumed"},
+		{5, true, true, "run " + id(5) + ": an argument after --" + lost + "the arguments again"},
+		{5, true, false, "run " + id(5) + ": parameter p" + lost + "it again, as -p p=…"},
 		{5, false, false, ""},
-		{6, true, true, "run " + id(6) + ": what followed --" + lost},
-		{6, true, false, "run " + id(6) + ": parameter p" + lost + ", as -p p=…"},
-		{7, true, true, "run " + id(7) + ": line 2 of the journal is torn or was changed; nothing is believed from there on"},
+		{6, true, true, "run " + id(6) + ": an argument after --" + lost + "the arguments again"},
+		{6, true, false, "run " + id(6) + ": parameter p" + lost + "it again, as -p p=…"},
+		{7, true, true, "run " + id(7) + ": line 2 of the journal is torn or was changed; the rest of the journal is ignored"},
 	} {
 		asked := ""
 		err := w.past(tt.n).Resumable(func(name string) bool { asked += name; return tt.param }, tt.args)
@@ -488,7 +486,7 @@ func TestResumes(t *testing.T) {
 		{"stdin", nil, func(_ *world, _ *View, s *step.Spec, _ *About) { s.Stages[0].Stdio[0].Kind = step.StdioInherit }, "its stdin is the caller's"},
 		{"--force", nil, func(_ *world, v *View, _ *step.Spec, _ *About) { v.Force = true }, "--force"},
 		{"a service", nil, func(_ *world, _ *View, s *step.Spec, _ *About) { s.Service = &step.Service{} }, "it is a service"},
-		{"a job", nil, func(_ *world, _ *View, s *step.Spec, _ *About) { s.Job = &step.Job{} }, "it is a job, which goes on if it is there"},
+		{"a job", nil, func(_ *world, _ *View, s *step.Spec, _ *About) { s.Job = &step.Job{} }, "it is a job, which goes on if it is running"},
 		{"cleaning up", nil, func(_ *world, _ *View, _ *step.Spec, a *About) { a.CleansUp = true }, "it cleans up, in every run"},
 		{"another argument", nil, func(_ *world, _ *View, s *step.Spec, _ *About) { s.Stages[0].Args[1] = "x" }, "argument 1 changed"},
 		{"another variable of its own", nil, func(_ *world, _ *View, s *step.Spec, _ *About) { s.Stages[0].Env[2] = "X=y" }, "variable X changed"},
@@ -501,7 +499,7 @@ func TestResumes(t *testing.T) {
 			v.Ended(tr, ok("build", ""))
 		}, func(_ *world, v *View, s *step.Spec, _ *About) { s.Stages[0].Inherits = false; v.environ["HOME"] = "x" }, ""},
 		{"after another", nil, func(_ *world, _ *View, _ *step.Spec, a *About) { a.After = "prepare" }, "it comes after prepare, which ran again"},
-		{"its output is read", nil, func(_ *world, v *View, _ *step.Spec, _ *About) { v.Readers["build"] = true }, "its output was not kept, and is now read"},
+		{"its output is read", nil, func(_ *world, v *View, _ *step.Spec, _ *About) { v.Readers["build"] = true }, "its output was not stored, and an expression now reads it"},
 		{"its output was read", func(_ *world, v *View, s *step.Spec) {
 			v.Readers["build"] = true
 			tr, _ := v.Try(s, About{Name: "build"})

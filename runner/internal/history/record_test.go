@@ -2,8 +2,6 @@
 
 package history
 
-// This file holds what makes a step run again, and what does not.
-
 import (
 	"bytes"
 	"errors"
@@ -182,10 +180,10 @@ func TestRunsAgain(t *testing.T) {
 		{"the shell", shell, func(w *world, s *step.Spec) { shell(w, s); s.Stages[0].Set = nil }, "the shell changed"},
 		{"the content of stdin", stdin(step.StdioFile, "in"), func(w *world, s *step.Spec) { stdin(step.StdioFile, "in")(w, s); w.write("in", "stdio") }, "the content of stdin changed"},
 		{"stdin from another file of that content", stdin(step.StdioFile, "in"), func(w *world, s *step.Spec) { w.write("in2", "stdin"); stdin(step.StdioFile, "in2")(w, s) }, "descriptor 0 changed"},
-		{"stdin of the caller", stdin(step.StdioInherit, ""), stdin(step.StdioInherit, ""), "it has not ended well before, as far as is known"},
+		{"stdin of the caller", stdin(step.StdioInherit, ""), stdin(step.StdioInherit, ""), "no earlier success is recorded"},
 		{"stdin that was another's", nil, stdin(step.StdioInherit, ""), "its stdin is the caller's"},
 		{"a descriptor of the caller", nil, stdin(step.StdioFD, ""), "its stdin is the caller's"},
-		{"stdin that is no file", nil, stdin(step.StdioFile, "."), "its stdin is no regular file"},
+		{"stdin that is no file", nil, stdin(step.StdioFile, "."), "its stdin is not a regular file"},
 		{"stdin that is missing", stdin(step.StdioFile, "in"), func(w *world, s *step.Spec) { stdin(step.StdioFile, "in")(w, s); w.remove("in") }, "the content of stdin is gone"},
 		{"input", input("a"), input("b"), "input changed"},
 		{"input that is new", nil, input(""), "descriptor 0 changed, input is new"},
@@ -277,7 +275,7 @@ func TestRunsAgain(t *testing.T) {
 			if trial.Reused != "" {
 				return
 			}
-			if why, _, _ := w.view(nil).Stale(again, "build"); why != "it has not ended well before, as far as is known" {
+			if why, _, _ := w.view(nil).Stale(again, "build"); why != "no earlier success is recorded" {
 				t.Errorf("a step that began to run is not forgotten: %q", why)
 			}
 		})
@@ -535,7 +533,7 @@ func TestTaken(t *testing.T) {
 	// What was not kept because nobody read it is missing once somebody does.
 	w = newWorld(t)
 	w.did(w.view(nil), w.spec())
-	if trial := w.try(w.view(nil, reads), w.spec()); trial.Why != "its output was not kept, and is now read" {
+	if trial := w.try(w.view(nil, reads), w.spec()); trial.Why != "its output was not stored, and an expression now reads it" {
 		t.Errorf("%+v", trial)
 	}
 }
@@ -558,8 +556,8 @@ func TestOutputKept(t *testing.T) {
 		{"plain", step.Recall([]byte("x")), nil, redactor, ""},
 		{"a secret", step.Recall([]byte("a token-12345")), nil, redactor, "a secret is in its output, which is not stored"},
 		{"a secret in stderr", nil, step.Recall([]byte("a token-12345")), redactor, "a secret is in its output, which is not stored"},
-		{"a closed one", closed, nil, nil, "its output could not be kept: file already closed"},
-		{"too large", step.Recall(make([]byte, 16<<20+1)), nil, nil, "its output was too large to be kept"},
+		{"a closed one", closed, nil, nil, "its output could not be stored: file already closed"},
+		{"too large", step.Recall(make([]byte, 16<<20+1)), nil, nil, "its output was too large to be stored"},
 	} {
 		rec := &record{}
 		rec.keep([]step.StageResult{{Stdout: tt.stdout, Stderr: tt.stderr}}, tt.redactor)

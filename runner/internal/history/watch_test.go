@@ -2,8 +2,6 @@
 
 package history
 
-// This file holds which files patterns match, and the sources that are watched.
-
 import (
 	"errors"
 	"fmt"

@@ -2,9 +2,6 @@
 
 package osfile_test
 
-// This file holds the pipes between a child and this program. The tests hold the
-// child's ends themselves.
-
 import (
 	"bytes"
 	"errors"
@@ -20,7 +17,8 @@ import (
 	"github.com/pipe-runner/pipe/runner/internal/osfile"
 )
 
-// from begins the copying from a child to w.
+// from begins the copying from a child to w, and returns the child's end, which
+// the test holds itself.
 func from(t testing.TB, w io.Writer) (*osfile.Copies, *os.File) {
 	t.Helper()
 	c := &osfile.Copies{}

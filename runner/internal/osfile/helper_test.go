@@ -2,8 +2,6 @@
 
 package osfile_test
 
-// This file holds what the tests of this package share.
-
 import (
 	"bytes"
 	"fmt"

@@ -2,9 +2,6 @@
 
 package osfile_test
 
-// This file holds files that are opened for children: FIFOs, which may have
-// nobody at their other end, private files, and the null device.
-
 import (
 	"context"
 	"errors"

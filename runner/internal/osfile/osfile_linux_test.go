@@ -1,8 +1,5 @@
 package osfile_test
 
-// This file holds what only Linux shows: the wait of a thread, the size of a pipe,
-// and what a child has open.
-
 import (
 	"bytes"
 	"context"

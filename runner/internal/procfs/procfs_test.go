@@ -2,9 +2,6 @@
 
 package procfs
 
-// This file holds what /proc tells of real processes, of which the test program
-// is most: TestMain makes it one that a test starts.
-
 import (
 	"bufio"
 	"bytes"
@@ -70,6 +67,7 @@ var roles = map[string]func(){
 	"parent": func() { fmt.Println(start("stay").Process.Pid) },
 }
 
+// TestMain makes the test program a process that a test starts, if it has a role.
 func TestMain(m *testing.M) {
 	role := os.Getenv(roleVar)
 	if role == "" {

@@ -2,9 +2,6 @@
 
 package shell
 
-// This file holds the ends of texts: by signals, in whatever they are just doing,
-// with jobs in the background, and with streams that nobody reads or that fail.
-
 import (
 	"bytes"
 	"context"
@@ -80,7 +77,9 @@ func TestSignalEnds(t *testing.T) {
 	}
 }
 
-// TestSignalStops: to stop and to continue ends nothing (row 69).
+// TestSignalStops: to stop and to continue ends nothing (row 69). The kernel
+// stops nobody by SIGTSTP in a session without a terminal, and SIGTSTP does not
+// continue who is stopped.
 func TestSignalStops(t *testing.T) {
 	t.Parallel()
 	out, stdout := newPipe(t)
@@ -101,7 +100,7 @@ func TestSignalStops(t *testing.T) {
 	for _, x := range []struct {
 		sig  syscall.Signal
 		want string
-	}{{syscall.SIGTSTP, "T"}, {syscall.SIGCONT, "S"}, {syscall.SIGSTOP, "T"}, {syscall.SIGCONT, "S"}} {
+	}{{syscall.SIGSTOP, "T"}, {syscall.SIGTSTP, "T"}, {syscall.SIGCONT, "S"}, {syscall.SIGSTOP, "T"}, {syscall.SIGCONT, "S"}} {
 		if err := p.Signal(x.sig); err != nil {
 			t.Error(err)
 		}
@@ -315,7 +314,7 @@ func TestPanic(t *testing.T) {
 	t.Parallel()
 	for _, set := range [][]string{nil, {"errexit"}} {
 		got := run(t, Cmd{Text: `x=abc; echo ${x#$'\xff'}; echo after`, Set: set})
-		if got.st.OK() || got.out != "" || !strings.Contains(got.err, "the embedded shell broke down: ") || !strings.Contains(got.err, "write shell: bash (or sh) on the step") {
+		if got.st.OK() || got.out != "" || !strings.Contains(got.err, "the embedded shell failed: ") || !strings.Contains(got.err, "write shell: bash (or sh) on the step") {
 			t.Errorf("%v, %q, %q", got.st, got.out, got.err)
 		}
 	}

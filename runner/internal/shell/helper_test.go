@@ -2,8 +2,6 @@
 
 package shell
 
-// This file holds what the tests of this package share.
-
 import (
 	"bufio"
 	"bytes"

@@ -2,8 +2,6 @@
 
 package shell
 
-// This file holds test and [ with operands that look like operators.
-
 import (
 	"fmt"
 	"os/exec"

@@ -2,9 +2,6 @@
 
 package shell
 
-// This file holds what texts do, compared with bash, and what they and their
-// programs are given.
-
 import (
 	"bytes"
 	"context"
@@ -187,7 +184,8 @@ type key struct{}
 
 // TestPrograms: each program is started by the engine as a step's is, with the
 // values of the context, the user, the root and what of the pipeline it is; the
-// terminal is for those that read the text's stdin.
+// terminal of the text is that of all of them, whatever their stdin is, and without
+// one they have none.
 func TestPrograms(t *testing.T) {
 	t.Parallel()
 	dir := folder(t, map[string]string{"bare": "echo bare $1 $#\n"})
@@ -202,12 +200,12 @@ func TestPrograms(t *testing.T) {
 	}
 	defer null.Close()
 	uid, gid := uint32(os.Getuid()), uint32(os.Getgid())
-	e := &recorder{}
+	e, own := &recorder{}, &engine.Terminal{}
 	var out bytes.Buffer
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), key{}, "value"))
 	p, err := Start(ctx, e, Cmd{
 		Text: "/bin/cat; echo piped | /bin/cat; ./bare 'a b' >/dev/null; /bin/true 2>&1", Root: root, Dir: dir, Env: []string{"A=1"}, UID: &uid, GID: &gid,
-		Stdin: null, Stdout: &out, Stderr: io.Discard, Terminal: &engine.Terminal{}, Step: "step", Stage: 2,
+		Stdin: null, Stdout: &out, Stderr: io.Discard, Terminal: own, Step: "step", Stage: 2,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -220,7 +218,7 @@ func TestPrograms(t *testing.T) {
 	}
 	var got []string
 	for i, c := range e.cmds {
-		got = append(got, fmt.Sprintf("%s %q %v terminal %v", c.Path, c.Args, c.Env, c.Terminal != nil))
+		got = append(got, fmt.Sprintf("%s %q %v terminal %v", c.Path, c.Args, c.Env, c.Terminal == own))
 		if c.Dir != dir || c.DirFile == nil || c.UID != &uid || c.GID != &gid || c.Step != "step" || c.Stage != 2 || c.Extra != nil {
 			t.Errorf("%+v", c)
 		}
@@ -233,13 +231,22 @@ func TestPrograms(t *testing.T) {
 	}
 	want := []string{
 		`/bin/cat ["/bin/cat"] [A=1] terminal true`,
-		`/bin/cat ["/bin/cat"] [A=1] terminal false`,
+		`/bin/cat ["/bin/cat"] [A=1] terminal true`,
 		`./bare ["./bare" "a b"] [A=1] terminal true`,
 		`/bin/sh ["sh" "./bare" "a b"] [A=1] terminal true`,
 		`/bin/true ["/bin/true"] [A=1] terminal true`,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("programs\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	none := &recorder{}
+	if st := start(t, none, Cmd{Text: "/bin/cat; echo piped | /bin/cat", Stdin: null}).status(); !st.OK() || len(none.cmds) != 2 {
+		t.Errorf("%v, %d programs", st, len(none.cmds))
+	}
+	for _, c := range none.cmds {
+		if c.Terminal != nil {
+			t.Errorf("%s has a terminal, and its text has none", c.Path)
+		}
 	}
 }
 

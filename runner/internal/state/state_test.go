@@ -1,9 +1,5 @@
 package state
 
-// This file holds what is the same on every system: seals, digests, files that
-// are replaced. Whole processes are tried, too: TestMain makes the test program
-// one that a test starts.
-
 import (
 	"bufio"
 	"bytes"
@@ -52,6 +48,8 @@ var roles = map[string]func(args []string) error{
 
 var replacers = map[string]func(string, []byte) error{"Replace": Replace, "ReplaceSynced": ReplaceSynced}
 
+// TestMain makes the test program a process that a test starts, if it has a role:
+// whole processes are tried, too.
 func TestMain(m *testing.M) {
 	role := os.Getenv(roleVar)
 	if role == "" {

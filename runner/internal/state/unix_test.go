@@ -2,8 +2,6 @@
 
 package state
 
-// This file holds modes, owners, links and locks, which are those of unix.
-
 import (
 	"bytes"
 	"errors"
@@ -161,7 +159,7 @@ func TestForeign(t *testing.T) {
 	if err := errors.Join(os.Chown(folder, 12345, -1), os.Chown(file, 12345, -1)); err != nil {
 		t.Fatal(err)
 	}
-	want := " belongs to user 12345, and this is user 0"
+	want := " belongs to user 12345, not to this user (0)"
 	if err := Private(folder); err == nil || err.Error() != folder+want {
 		t.Errorf("Private: %v", err)
 	}

@@ -1,7 +1,5 @@
 package step_test
 
-// This file holds a step in fake time, on fake processes.
-
 import (
 	"cmp"
 	"context"

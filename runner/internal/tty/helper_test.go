@@ -2,8 +2,6 @@
 
 package tty_test
 
-// This file holds what the tests of this package share.
-
 import (
 	"errors"
 	"fmt"

@@ -2,9 +2,6 @@
 
 package tty_test
 
-// This file holds who owns a terminal (rows 50, 71). The tests are in a session of
-// their own, which has one.
-
 import (
 	"os"
 	"os/signal"
@@ -18,7 +15,7 @@ import (
 )
 
 // TestGive: the terminal goes to another group, and comes back though this program
-// is by then in the background, with the modes that are asked for (row 71).
+// is by then in the background, with the modes that are asked for (rows 50, 71).
 func TestGive(t *testing.T) {
 	needsTerminal(t)
 	mine, other := syscall.Getpgrp(), group(t)
