@@ -1,5 +1,5 @@
 # The tasks of a developer; .ci/run is what decides.
-.PHONY: build test lint fuzz bench bench-before
+.PHONY: build test lint fuzz bench bench-before trials
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/pipe ./cmd/pipe
@@ -9,6 +9,10 @@ test:
 
 lint:
 	.ci/lint
+
+# What takes long, or does not hold each time yet.
+trials:
+	PIPE_TRIALS=1 go test -race -count=20 -run 'TestJobControl|TestNoTerminal|TestTostop|TestForegroundPipe|TestInterruptedOwner|TestTurns' ./cmd/pipe
 
 fuzz:
 	go test -run '^$$' -fuzz FuzzParse -fuzztime 60s ./pipeline

@@ -227,7 +227,9 @@ func (f *runFlags) execute(r *runner.Runner, in runner.Input, file string, p *pi
 	defer cancel(nil)
 	s := &session{f: f, in: in, g: g, cancel: cancel, out: newOutput(os.Stdout, "/dev/stdout"), errs: newOutput(os.Stderr, "/dev/stderr")}
 	defer forwardSignals(cancel, func() { s.out.limit(); s.errs.limit() })()
-	defer handOnStops(g)()
+	if g != nil {
+		defer g.HandOnStops()()
+	}
 	if f.watch {
 		return s.watch(ctx, r, file, p)
 	}

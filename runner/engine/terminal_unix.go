@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -102,7 +103,17 @@ func (t *Terminal) start(sys *syscall.SysProcAttr, fork func() (pid int, err err
 	sys.Setpgid = true
 	if t.living > 0 {
 		sys.Pgid = t.group
-	} else if t.foreground() {
+		pid, err = fork()
+		if err == nil {
+			t.living++
+			return pid, t.group, nil
+		}
+		if !errors.Is(err, syscall.EPERM) && !errors.Is(err, syscall.ESRCH) {
+			return 0, 0, err
+		}
+		sys.Pgid = 0 // the last one of the group has just been reaped
+	}
+	if t.foreground() {
 		sys.Foreground, sys.Ctty = true, int(t.file.Fd())
 	}
 	if pid, err = fork(); err != nil {
@@ -111,11 +122,9 @@ func (t *Terminal) start(sys *syscall.SysProcAttr, fork func() (pid int, err err
 		}
 		return 0, 0, err
 	}
-	if t.living == 0 {
-		t.group = pid
-	}
+	t.group = pid
 	t.living++
-	return pid, t.group, nil
+	return pid, pid, nil
 }
 
 // ended tells that a process of the group has been reaped.
@@ -154,6 +163,9 @@ func (t *Terminal) stopped(pid int, by syscall.Signal, stops int64) {
 		tty.Give(t.file, t.job, t.modes)
 	}
 	_ = syscall.Kill(-t.job, syscall.SIGTSTP)
+	if t.job == syscall.Getpgrp() {
+		tty.Stop(syscall.SIGTSTP) // now, and not at some time after kill
+	}
 	awaitContinued(pid, t.job)
 	t.stops.Add(1)
 	if owner, err := tty.Owner(t.file); err == nil && owner == t.job { // fg, and not bg

@@ -158,7 +158,7 @@ func first(pid int, signals <-chan os.Signal, before []int, told int) {
 					<-stops
 				}
 				_ = syscall.Kill(pid, syscall.SIGTSTP)
-				_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+				tty.Stop(syscall.SIGSTOP)
 				signal.Notify(stops, syscall.SIGTSTP)
 				if stopped.CompareAndSwap(true, false) {
 					moveTerminal(syscall.Getpgrp(), pid)
@@ -347,24 +347,74 @@ func moveTerminal(from, to int) bool {
 	return true
 }
 
-// Suspend hands on that the program is to stop (SIGTSTP) or has been continued
-// (SIGCONT) to the group of every process that runs. They are stopped by SIGSTOP:
-// in a session of its own a process ignores SIGTSTP. A program that reads the
-// terminal itself stops, so that the first process can give the terminal back and
-// stop the job as the caller sees it; it goes on with the job.
-func (g *Guard) Suspend(sig syscall.Signal) {
-	if sig == syscall.SIGTSTP {
-		sig = syscall.SIGSTOP
+// HandOnStops passes on to the process group of every process that Fork started
+// that the program is to stop (SIGTSTP) or has been continued (SIGCONT), until the
+// function that it returns is called. The processes are stopped by SIGSTOP: in a
+// session of its own a process ignores SIGTSTP. A program that reads the terminal
+// itself stops too, so that the first process can give the terminal back and stop
+// the job as the caller sees it.
+func (g *Guard) HandOnStops() (undo func()) {
+	stops, conts, over := make(chan os.Signal, 1), make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(stops, syscall.SIGTSTP)
+	signal.Notify(conts, syscall.SIGCONT)
+	go func() {
+		for {
+			select {
+			case <-stops:
+				g.stop(stops)
+			case <-conts:
+				g.signalAll(syscall.SIGCONT)
+			case <-over:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(stops); signal.Stop(conts); close(over) }
+}
+
+// stop stops the processes, and the program if it has the terminal. The signals
+// that come meanwhile ask for the same stop.
+func (g *Guard) stop(stops chan os.Signal) {
+	switch {
+	case g.job == 0:
+		g.signalAll(syscall.SIGSTOP)
+	case hasTerminal():
+		signal.Ignore(syscall.SIGTSTP)
+		for len(stops) > 0 {
+			<-stops
+		}
+		g.signalAll(syscall.SIGSTOP)
+		tty.Stop(syscall.SIGSTOP)
+		signal.Notify(stops, syscall.SIGTSTP)
+		g.signalAll(syscall.SIGCONT)
+	case firstStopped(200 * time.Millisecond): // else it has been continued: the signals may come in any order
+		g.signalAll(syscall.SIGSTOP)
+		if !firstStopped(0) {
+			g.signalAll(syscall.SIGCONT)
+		}
 	}
+}
+
+// firstStopped reports whether the first process is stopped, or is within a time.
+func firstStopped(within time.Duration) bool {
+	for end := time.Now().Add(within); ; time.Sleep(time.Millisecond) {
+		if s, ok := procfs.ReadStat(os.Getppid()); ok && s.State == 'T' {
+			return true
+		}
+		if !time.Now().Before(end) {
+			return false
+		}
+	}
+}
+
+// signalAll sends a signal to the group of every process that Fork started.
+func (g *Guard) signalAll(sig syscall.Signal) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for pid := range g.pids {
 		if pgid, err := syscall.Getpgid(pid); err == nil && pgid != syscall.Getpgrp() {
 			_ = syscall.Kill(-pgid, sig)
 		}
-	}
-	if sig == syscall.SIGSTOP && g.job != 0 && hasTerminal() {
-		_ = syscall.Kill(os.Getpid(), sig) // the first process learns of it
 	}
 }
 

@@ -25,8 +25,8 @@ func Adopt() *Guard { return &Guard{} }
 // Job returns 0: there is no first process.
 func (g *Guard) Job() int { return 0 }
 
-// Suspend does nothing.
-func (g *Guard) Suspend(syscall.Signal) {}
+// HandOnStops does nothing.
+func (g *Guard) HandOnStops() (undo func()) { return func() {} }
 
 // Inherited returns nil.
 func (g *Guard) Inherited() []int { return nil }

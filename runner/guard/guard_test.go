@@ -239,7 +239,7 @@ func perform(g *Guard, do string) {
 				<-done
 			}
 		case "signal":
-			g.Suspend(syscall.SIGUSR1)
+			g.signalAll(syscall.SIGUSR1)
 		case "inherited":
 			for _, fd := range g.Inherited() {
 				flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
@@ -255,7 +255,7 @@ func perform(g *Guard, do string) {
 			must(unix.Close(n))
 		case "listen": // says every signal that is not ignored
 			in := make(chan os.Signal, 100)
-			for _, s := range forwarded {
+			for _, s := range append(forwarded, syscall.SIGTSTP, syscall.SIGCONT) {
 				if !signal.Ignored(s) {
 					signal.Notify(in, s)
 				}
@@ -700,7 +700,7 @@ func TestBefore(t *testing.T) {
 func TestSignals(t *testing.T) {
 	f := newFamily(t, "guarded:listen").begin()
 	f.await("listens")
-	for _, s := range forwarded {
+	for _, s := range append(forwarded, syscall.SIGTSTP) {
 		sig := s.(syscall.Signal)
 		f.kill(f.Process.Pid, sig)
 		if got := f.next("for " + unix.SignalName(sig)); got != unix.SignalName(sig) {

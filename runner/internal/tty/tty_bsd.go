@@ -4,6 +4,7 @@ package tty
 
 import (
 	"os/signal"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,3 +16,6 @@ func Unstoppable(f func()) {
 	defer signal.Reset(unix.SIGTTOU)
 	f()
 }
+
+// Stop stops this program by a signal.
+func Stop(sig syscall.Signal) { _ = syscall.Kill(syscall.Getpid(), sig) }

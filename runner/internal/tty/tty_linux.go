@@ -2,6 +2,7 @@ package tty
 
 import (
 	"runtime"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,3 +31,12 @@ func Unstoppable(f func()) {
 // Stoppable undoes, for this thread and what it starts, that the program was
 // started by [Unstoppable]. The caller has locked the thread.
 func Stoppable() { _ = unix.PthreadSigmask(unix.SIG_UNBLOCK, stops(), nil) }
+
+// Stop stops this program by a signal: it returns when the program has been
+// continued, or at once if the program catches or ignores the signal. A signal
+// to the whole process may take effect only after kill(2) has returned.
+func Stop(sig syscall.Signal) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	_ = unix.Tgkill(unix.Getpid(), unix.Gettid(), sig)
+}
