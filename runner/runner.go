@@ -247,7 +247,8 @@ func (s *scene) values() bind.Values {
 		v.Nested, v.Declared, v.Hidden, v.RunID = true, o.declared, o.bind.Hidden, o.bind.RunID()
 		return v
 	}
-	v.RunID = fmt.Sprintf("%s-%06x", time.Now().UTC().Format("20060102-150405.000"), rand.N(1<<24))
+	now := time.Now().UTC() // ids sort by time, those of one millisecond too
+	v.RunID = fmt.Sprintf("%s-%06x", now.Format("20060102-150405.000"), now.Nanosecond()/1000%1000<<14|rand.N(1<<14))
 	return v
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
@@ -169,6 +170,9 @@ func (t *task) nested(ctx context.Context, spec *step.Spec) *outcome {
 	res, err := s.run(ctx)
 	if err != nil {
 		return unstarted(ctx, err, "")
+	}
+	if slices.ContainsFunc(s.bind.Hidden, func(secret string) bool { return !slices.Contains(t.bind.Hidden, secret) }) {
+		res.raw = res.Outputs // with what this pipeline could not mask
 	}
 	f := step.Facts{Inner: &step.End{Status: StatusSuccess}}
 	var by *Interrupt

@@ -110,7 +110,7 @@ func (p *process) streams(c *Cmd) ([]*os.File, error) {
 		return nil, err
 	}
 	stderr := stdout
-	if c.Stderr == nil || c.Stderr != c.Stdout {
+	if c.Stderr == nil || !SameWriter(c.Stderr, c.Stdout) {
 		if stderr, err = p.output(c.Stderr); err != nil {
 			return nil, err
 		}
@@ -136,6 +136,13 @@ func (p *process) output(w io.Writer) (*os.File, error) {
 		return w, nil
 	}
 	return p.childEnd(p.copies.From(w))
+}
+
+// SameWriter reports whether two writers are the same. Writers that cannot be
+// compared are not.
+func SameWriter(a, b io.Writer) bool {
+	defer func() { _ = recover() }()
+	return a == b
 }
 
 // childEnd notes a file that only the child is to keep.

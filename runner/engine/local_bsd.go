@@ -62,7 +62,10 @@ func childDir(c *Cmd) string { return c.Dir }
 
 // awaitContinued gives a job that was stopped a moment: there is no event for its
 // going on that could be waited for without reaping.
-func awaitContinued(int, int) { time.Sleep(100 * time.Millisecond) }
+func awaitContinued(int, int) bool { time.Sleep(100 * time.Millisecond); return true }
 
 // awaitStopped does nothing: the state of a process is not looked at.
 func awaitStopped(int) {}
+
+// catches reports false: it is not known.
+func catches(syscall.Signal) bool { return false }

@@ -59,19 +59,21 @@ func (p *process) awaitOnTerminal() {
 	}
 }
 
-// awaitContinued waits until a stopped process has been continued, or has ended.
-// Where the job is this program's own group, the program was stopped itself, and
-// goes on when the shell continues it, unless it takes SIGTSTP for itself.
-func awaitContinued(pid, job int) {
+// awaitContinued waits until a stopped process has been continued. It returns
+// false where the process has ended, or was continued and has been stopped again:
+// then it wanted the terminal before it had it. Where the job is this program's own
+// group, the program was stopped itself, and goes on when the shell continues it,
+// unless it takes SIGTSTP for itself.
+func awaitContinued(pid, job int) bool {
 	if job == syscall.Getpgrp() && !catches(unix.SIGTSTP) {
-		return
+		return true
 	}
-	// A process that is stopped again is told of by that alone: it was continued,
-	// and wanted the terminal before it had it.
 	info, err := waitInfo(pid, unix.WEXITED|unix.WCONTINUED|unix.WSTOPPED|unix.WNOWAIT)
-	if err == nil && info.Code == cldContinued {
-		_, _ = waitInfo(pid, unix.WCONTINUED|unix.WNOHANG)
+	if err != nil || info.Code != cldContinued {
+		return false
 	}
+	_, _ = waitInfo(pid, unix.WCONTINUED|unix.WNOHANG)
+	return true
 }
 
 // catches reports whether this program has a handler for a signal.
@@ -157,15 +159,19 @@ func closeMembers(ms []member) {
 func (p *process) signalExtra(sig syscall.Signal) error {
 	var errs error
 	for _, m := range p.extra {
-		var err error
-		if m.fd >= 0 {
-			err = unix.PidfdSendSignal(m.fd, sig, nil, 0)
-		} else {
-			err = syscall.Kill(m.pid, sig)
+		errs = errors.Join(errs, gone(m.signal(sig)))
+		if ends(sig) {
+			_ = m.signal(syscall.SIGCONT) // a stopped process acts on no signal
 		}
-		errs = errors.Join(errs, gone(err))
 	}
 	return errs
+}
+
+func (m member) signal(sig syscall.Signal) error {
+	if m.fd >= 0 {
+		return unix.PidfdSendSignal(m.fd, sig, nil, 0)
+	}
+	return syscall.Kill(m.pid, sig)
 }
 
 // groupMembers returns the living processes of a group.

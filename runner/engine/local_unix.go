@@ -142,12 +142,16 @@ func (p *process) Signal(sig syscall.Signal) error {
 	var err error
 	if p.group == p.pid {
 		err = gone(syscall.Kill(-p.group, sig))
-		if sig != syscall.SIGKILL && !tty.JobControl(sig) {
+		if ends(sig) {
 			_ = syscall.Kill(-p.group, syscall.SIGCONT) // a stopped process acts on no signal
 		}
 	}
 	return errors.Join(err, p.signalExtra(sig))
 }
+
+// ends reports whether a signal asks for an end, which a process that is stopped
+// takes note of only when it is continued.
+func ends(sig syscall.Signal) bool { return sig != 0 && sig != syscall.SIGKILL && !tty.JobControl(sig) }
 
 // gone takes away the error that says that there is nobody to be signalled.
 func gone(err error) error {
@@ -177,10 +181,10 @@ func (p *process) End(sig syscall.Signal, grace time.Duration) []string {
 	p.mu.Lock()
 	extra := p.extra
 	p.mu.Unlock()
-	names := map[string]bool{}
+	names := map[int]string{} // by pid: a process may have another name after an exec
 	note := func(ms []member) {
 		for _, m := range ms {
-			names[m.name] = true
+			names[m.pid] = m.name
 		}
 	}
 	note(extra)
@@ -208,5 +212,5 @@ func (p *process) End(sig syscall.Signal, grace time.Duration) []string {
 	closeMembers(p.extra)
 	p.extra = nil
 	p.mu.Unlock()
-	return slices.Sorted(maps.Keys(names))
+	return slices.Sorted(maps.Values(names))
 }

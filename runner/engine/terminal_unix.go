@@ -33,7 +33,8 @@ type Terminal struct {
 	group  int // of the processes; 0: none lives
 	living int // processes of the group
 
-	stops atomic.Int64 // how often the job was stopped, and went on
+	stops    atomic.Int64 // how often the job was stopped, and went on
+	modesNow *term.State  // of the processes, when they were stopped; nil: they were not
 }
 
 // Terminal prepares a terminal for the processes of a step; see [OwnTerminal].
@@ -151,10 +152,12 @@ func (t *Terminal) stopped(pid int, by syscall.Signal, stops int64) {
 	if s, ok := procfs.ReadStat(pid); !ok || s.State != 'T' || stops != t.stops.Load() {
 		return // it was continued with another one of the group
 	}
-	modes, _ := term.GetState(int(t.file.Fd()))
+	if owner, err := tty.Owner(t.file); err == nil && owner == t.group {
+		t.modesNow, _ = term.GetState(int(t.file.Fd()))
+	}
 	if t.foreground() {
 		if by == syscall.SIGTTIN || by == syscall.SIGTTOU { // it wants what it may have
-			tty.Give(t.file, t.group, nil)
+			tty.Give(t.file, t.group, t.modesNow)
 			_ = syscall.Kill(-t.group, syscall.SIGCONT)
 			return
 		}
@@ -163,13 +166,16 @@ func (t *Terminal) stopped(pid int, by syscall.Signal, stops int64) {
 		tty.Give(t.file, t.job, t.modes)
 	}
 	_ = syscall.Kill(-t.job, syscall.SIGTSTP)
-	if t.job == syscall.Getpgrp() {
+	if t.job == syscall.Getpgrp() && !catches(syscall.SIGTSTP) {
 		tty.Stop(syscall.SIGTSTP) // now, and not at some time after kill
 	}
-	awaitContinued(pid, t.job)
+	went := awaitContinued(pid, t.job)
 	t.stops.Add(1)
+	if !went {
+		return // the next look at it tells
+	}
 	if owner, err := tty.Owner(t.file); err == nil && owner == t.job { // fg, and not bg
-		tty.Give(t.file, t.group, modes)
+		tty.Give(t.file, t.group, t.modesNow)
 	}
 	if t.job == syscall.Getpgrp() {
 		_ = syscall.Kill(-t.group, syscall.SIGCONT) // else who was continued for the job hands that on

@@ -6,6 +6,7 @@ package bind
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -338,8 +339,8 @@ func (e *eval) stage(out *step.Stage, st *pipeline.Stage) error {
 	}
 	*out = step.Stage{
 		Dir: vars.Dir, Env: env.vars, Path: env.path, Inherits: env.inherits, Declared: env.declared, Unset: env.unset, Origins: env.origins,
-		UID: o.UID, GID: o.GID, KillSignal: o.KillSignal, KillAfter: o.KillAfter, Drain: o.Drain, SigpipeFails: o.SigpipeErr,
-		SuccessCodes: st.SuccessCodes,
+		UID: clone(o.UID), GID: clone(o.GID), KillSignal: o.KillSignal, KillAfter: o.KillAfter, Drain: o.Drain, SigpipeFails: o.SigpipeErr,
+		SuccessCodes: slices.Clone(st.SuccessCodes),
 	}
 	if st.Buffered() && e.keeps {
 		out.Keep = &step.Keep{Max: st.BufferLimit(), Overflow: overflows[st.OnOverflow]}
@@ -397,7 +398,7 @@ func defaultStdio(fd int) step.StdioKind {
 // shell binds shell text.
 func (e *eval) shell(out *step.Stage, st *pipeline.Stage, o *pipeline.Options, vars *pipeline.Vars) error {
 	out.Written, out.Command = st.Text, e.Redactor.String(st.Text)
-	out.Shell, out.Set = o.Shell, o.Set
+	out.Shell, out.Set = o.Shell, slices.Clone(o.Set)
 	text, values, err := st.BindShell(vars)
 	if err != nil {
 		if !e.shown(st.ReadsSteps()) {
@@ -491,6 +492,7 @@ func (e *eval) nested(inc *pipeline.Include) (*step.Nested, error) {
 		Inherits: env.inherits, Declared: env.declared, Unset: env.unset, Origins: env.origins,
 	}
 	given := e.vars
+	given.Params = vars.Params // a path of the caller holds where the pipeline runs, too
 	for _, w := range inc.With {
 		words, err := w.Value.EvalArgs(&given)
 		if err != nil {
@@ -502,6 +504,16 @@ func (e *eval) nested(inc *pipeline.Include) (*step.Nested, error) {
 		n.With = append(n.With, step.Param{Name: w.Name, Values: words})
 	}
 	return n, nil
+}
+
+// clone copies what a pointer points to, so that a Spec shares nothing with the
+// model.
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
 }
 
 func absolute(file string) string {
@@ -549,7 +561,7 @@ func (e *eval) service(s *pipeline.Step) (*step.Service, error) {
 // job binds what a step that outlives the runner needs besides.
 func (e *eval) job(s *pipeline.Step) *step.Job {
 	j := &step.Job{
-		Unref: s.Unref, File: absolute(e.p.File), Dir: e.v.Dir, Params: e.v.Params, Args: e.v.Args, Nested: e.v.Nested, Hidden: e.Hidden,
+		Unref: s.Unref, File: absolute(e.p.File), Dir: e.v.Dir, Params: maps.Clone(e.v.Params), Args: slices.Clone(e.v.Args), Nested: e.v.Nested, Hidden: slices.Clone(e.Hidden),
 		Restart: step.Restart{Policy: step.RestartNever},
 	}
 	r := s.Restart

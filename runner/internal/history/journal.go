@@ -174,6 +174,10 @@ func (m *Memory) FirstFailure() (first bool) {
 	return first
 }
 
+// maxInterrupt bounds the text of what ended a run, in bytes: the last line of a
+// journal is to be short.
+const maxInterrupt = 4 << 10
+
 // End writes the end of the run to the journal and closes it: the exit code, the label
 // of the step that failed first, and what interrupted the run. It also removes old
 // journals.
@@ -184,6 +188,9 @@ func (m *Memory) End(exitCode int, cause, interrupt string) error {
 	}
 	defer pruneOld(m.folder)
 	defer j.f.Close()
+	if len(interrupt) > maxInterrupt {
+		interrupt = strings.ToValidUTF8(interrupt[:maxInterrupt], "") + " …"
+	}
 	_ = j.append(&journalLine{End: &journalEnd{ExitCode: exitCode, Cause: cause, Error: interrupt, End: time.Now()}})
 	return j.flush()
 }

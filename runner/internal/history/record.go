@@ -222,7 +222,7 @@ func shape(stages []step.Stage) string {
 		if st.Keep != nil {
 			keep = *st.Keep
 		}
-		fmt.Fprintf(&b, "%t %v %v(", st.Keep != nil, keep, st.SuccessCodes)
+		fmt.Fprintf(&b, "%t %v %v %t(", st.Keep != nil, keep, st.SuccessCodes, st.SigpipeFails)
 		for _, br := range st.Tee {
 			if br.File != "" {
 				fmt.Fprintf(&b, "file %t;", br.Append)

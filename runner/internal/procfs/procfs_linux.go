@@ -176,10 +176,11 @@ func Holders(pipes []*os.File) []string {
 		}
 	}
 	var out []string
+	own, _ := os.ReadFile("/proc/self/cmdline")
 	procs, _ := os.ReadDir("/proc")
 	for _, e := range procs {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
+		if err != nil || pid == os.Getpid() || forking(pid, own) {
 			continue
 		}
 		fds, _ := os.ReadDir("/proc/" + e.Name() + "/fd")
@@ -192,4 +193,27 @@ func Holders(pipes []*os.File) []string {
 		}
 	}
 	return out
+}
+
+// forking reports whether a process is a child of this program between its fork and
+// its exec, when it still has all descriptors. own is the program's command line.
+func forking(pid int, own []byte) bool {
+	s, ok := ReadStat(pid)
+	if !ok || s.Ppid != os.Getpid() {
+		return false
+	}
+	line, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	return err == nil && bytes.Equal(line, own)
+}
+
+// Reads returns how many bytes a process has read since it started, from files,
+// pipes and terminals alike. It returns 0 if that is not known.
+func Reads(pid int) int64 {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/io")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	n, _ := strconv.ParseInt(strings.TrimPrefix(line, "rchar: "), 10, 64)
+	return n
 }

@@ -67,6 +67,7 @@ type text struct {
 	out, err  *os.File   // the stdout and stderr of the text and its children
 	childIn   io.Reader  // what children read where the text reads in
 	ours      []*os.File // the files that the text closes when it has ended
+	feed      *os.File   // the other end of the pipe that the text's stdin is, or nil
 	copies    osfile.Copies
 	unwritten atomic.Pointer[error] // the error of the first failed write of a built-in command
 
@@ -248,11 +249,12 @@ func (s *text) streams() (err error) {
 			return err
 		}
 		s.in, s.childIn, s.ours = pr, pr, append(s.ours, pr)
+		s.feed = s.copies.Ends()[len(s.copies.Ends())-1]
 	}
 	if s.out, err = s.stream(s.cmd.Stdout); err != nil {
 		return err
 	}
-	if s.err = s.out; s.cmd.Stderr != s.cmd.Stdout {
+	if s.err = s.out; !engine.SameWriter(s.cmd.Stderr, s.cmd.Stdout) {
 		s.err, err = s.stream(s.cmd.Stderr)
 	}
 	return err
@@ -482,14 +484,7 @@ func (s *text) exec(ctx context.Context, args []string) error {
 		fmt.Fprintf(hc.Stderr, "%s: %s\n", args[1], args[2])
 		return interp.ExitStatus(2)
 	}
-	var env []string
-	hc.Env.Each(func(name string, v expand.Variable) bool {
-		if v.Exported && v.Kind == expand.String {
-			env = append(env, name+"="+v.String())
-		}
-		return true
-	})
-	env = lastWins(env)
+	env := exported(hc.Env)
 	search := s.cmd.Path
 	if v := hc.Env.Get("PATH"); v.IsSet() {
 		search = v.String()
@@ -568,20 +563,25 @@ func (s *text) childStream(w io.Writer) io.Writer {
 	return w
 }
 
-// lastWins removes the duplicates from a list of NAME=VALUE. The last value wins.
-func lastWins(env []string) []string {
-	at := make(map[string]int, len(env))
-	out := env[:0]
-	for _, kv := range env {
-		name, _, _ := strings.Cut(kv, "=")
-		if i, ok := at[name]; ok {
-			out[i] = kv
-			continue
+// exported returns the environment of a child. Each visits outer variables first:
+// an inner one hides them, also where it is unset or not exported.
+func exported(from expand.Environ) []string {
+	at := map[string]int{}
+	var env []string
+	from.Each(func(name string, v expand.Variable) bool {
+		kv := ""
+		if v.IsSet() && v.Exported && v.Kind == expand.String {
+			kv = name + "=" + v.String()
 		}
-		at[name] = len(out)
-		out = append(out, kv)
-	}
-	return out
+		if i, ok := at[name]; ok {
+			env[i] = kv
+			return true
+		}
+		at[name] = len(env)
+		env = append(env, kv)
+		return true
+	})
+	return slices.DeleteFunc(env, func(kv string) bool { return kv == "" })
 }
 
 // child starts a program and waits until it has ended. If the text is being stopped,
@@ -611,9 +611,9 @@ func (s *text) child(ctx context.Context, c *engine.Cmd) (engine.Status, error) 
 			engine.Release(p, true)
 		}
 	}
-	close(ended)
 	s.mu.Lock()
 	delete(s.children, p)
+	close(ended)
 	if engine.Left(p) { // an empty group must not be signalled later: its id may be reused
 		s.over = append(s.over, p)
 	}
@@ -671,12 +671,12 @@ func (s *text) Signal(sig syscall.Signal) error {
 		}
 	}
 	s.mu.Unlock()
+	if ends {
+		s.stop() // before its children: no command may follow the one that the signal ends
+	}
 	var errs error
 	for _, p := range all {
 		errs = errors.Join(errs, p.Signal(sig))
-	}
-	if ends {
-		s.stop()
 	}
 	return errs
 }
@@ -689,6 +689,7 @@ func (s *text) stop() {
 	for _, f := range slices.Concat(s.ours, s.terminals) {
 		_ = f.SetDeadline(time.Now())
 	}
+	osfile.Close(s.feed) // its other end has no deadlines
 }
 
 // End ends what is left of the trees of all children.

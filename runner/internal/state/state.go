@@ -72,7 +72,11 @@ func mkdirs(path string) error {
 // not exist; see Private.
 func Sub(folder, name string) (string, error) {
 	dir := filepath.Join(folder, name)
-	if err := errors.Join(Private(folder), Private(dir)); err != nil {
+	err := Private(folder)
+	if err == nil {
+		err = Private(dir)
+	}
+	if err != nil {
 		return "", err
 	}
 	return dir, nil

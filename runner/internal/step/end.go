@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pipe-runner/pipe/runner/engine"
+	"github.com/pipe-runner/pipe/runner/internal/procfs"
 )
 
 // stopping is how far the end of a step that was told to end has come. It belongs
@@ -19,6 +20,7 @@ type stopping struct {
 	timer     *time.Timer // of kill
 	idle      *time.Timer // nil: there is no idleTimeout
 	signalled bool        // the processes were sent a signal
+	killed    bool        // that was SIGKILL
 }
 
 // timers stops the timers.
@@ -52,7 +54,10 @@ func (ex *execution) begin() *Stop {
 }
 
 // kill ends the processes at once.
-func (ex *execution) kill() { ex.signal(syscall.SIGKILL) }
+func (ex *execution) kill() {
+	ex.stop.killed = true
+	ex.signal(syscall.SIGKILL)
+}
 
 // signal reaches every tree of the step; 0 is the killSignal of each stage.
 func (ex *execution) signal(sig syscall.Signal) {
@@ -94,9 +99,15 @@ func (ex *execution) wait() (ended *Stop) {
 			exits <- p
 		}()
 	}
-	var interrupt *proc // that owned the terminal, and was interrupted from there
+	var interrupt *proc                        // that owned the terminal, and was interrupted from there
+	lingers := make(chan *proc, len(ex.procs)) // that ended, and whose reader may wait for what they left
 	exit := func(p *proc) {
 		running--
+		p.ended = true
+		if p.reader != nil && engine.Left(p.handle) {
+			p.read = readSoFar(p.reader)
+			time.AfterFunc(p.spec.Drain, func() { lingers <- p })
+		}
 		if sig := p.status.Signal; ex.terminal != nil && interrupt == nil && (sig == syscall.SIGINT || sig == syscall.SIGQUIT) {
 			interrupt = p
 		}
@@ -108,6 +119,7 @@ func (ex *execution) wait() (ended *Stop) {
 		ex.stop.idle = time.NewTimer(d)
 		idle = ex.stop.idle.C
 	}
+	ready := ex.ready
 	for running > 0 {
 		select {
 		case p := <-exits:
@@ -124,6 +136,11 @@ func (ex *execution) wait() (ended *Stop) {
 			ex.kill()
 		case <-ex.stop.kill:
 			ex.kill()
+		case <-ready:
+			ready = nil
+			ex.sink(Event{Type: EventReady})
+		case p := <-lingers:
+			ex.linger(p, lingers)
 		case <-idle:
 			if left := time.Until(time.Unix(0, ex.lastByte.Load()).Add(ex.spec.IdleTimeout)); left > 0 {
 				ex.stop.idle.Reset(left)
@@ -136,7 +153,7 @@ func (ex *execution) wait() (ended *Stop) {
 		ended = &Stop{Signal: interrupt.status.Signal}
 		ex.sink(Event{Type: EventInterrupt, Exit: interrupt.status})
 	}
-	if ended == nil && !slices.ContainsFunc(ex.procs, func(p *proc) bool { return p.handle == nil || !p.succeeded() }) {
+	if ended == nil && len(ex.procs) > 0 && !slices.ContainsFunc(ex.procs, func(p *proc) bool { return p.handle == nil || !p.succeeded() }) {
 		ex.sink(Event{Type: EventFreed})
 	}
 	if late := ex.drain(); ended == nil && late != nil && late.Reason != "" {
@@ -144,6 +161,23 @@ func (ex *execution) wait() (ended *Stop) {
 	}
 	return ended
 }
+
+// linger ends what a stage left that holds the pipe to the next stage, when nothing
+// has come through it for the stage's drain.
+func (ex *execution) linger(p *proc, again chan *proc) {
+	if p.reader.ended || !engine.Left(p.handle) {
+		return
+	}
+	if read := readSoFar(p.reader); read != p.read {
+		p.read = read
+		time.AfterFunc(p.spec.Drain, func() { again <- p })
+		return
+	}
+	ex.endLeftOf(p)
+}
+
+// readSoFar returns how many bytes a stage has read; 0 where that is not known.
+func readSoFar(p *proc) int64 { return procfs.Reads(p.handle.Pid()) }
 
 // giveUp is how long a step that is being ended waits for its last output to
 // be taken by who reads it.
@@ -165,7 +199,14 @@ func (ex *execution) drain() (late *Stop) {
 	if !ex.stop.signalled {
 		ex.spec.Each(func(st *Stage) { wait = max(wait, st.Drain) })
 	}
-	ended, late := ex.await(closed, time.After(wait), false)
+	ended, late := false, (*Stop)(nil)
+	for left := wait; ; { // from the last byte on
+		ended, late = ex.await(closed, time.After(left), false)
+		left = wait - time.Since(time.Unix(0, ex.lastByte.Load()))
+		if ended || late != nil || left <= 0 || ex.stop.signalled {
+			break
+		}
+	}
 	if ended {
 		ex.endLeft()
 		return nil
@@ -210,6 +251,10 @@ func (ex *execution) await(closed <-chan struct{}, limit <-chan time.Time, patie
 		case <-ex.stop.asked:
 			ex.stop.asked = nil
 			how = StopOf(ex.ctx)
+			if how.Grace != nil && *how.Grace == 0 {
+				ex.kill()
+				return false, how
+			}
 			ex.signal(how.Signal)
 			if !patience {
 				return false, how
@@ -230,10 +275,22 @@ func (ex *execution) closed() <-chan struct{} {
 	for _, t := range ex.tees {
 		all = append(all, t.done)
 	}
+	all = slices.DeleteFunc(all, func(c <-chan struct{}) bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	})
 	if len(all) == 1 {
 		return all[0]
 	}
 	closed := make(chan struct{})
+	if len(all) == 0 {
+		close(closed)
+		return closed
+	}
 	go func() {
 		for _, c := range all {
 			<-c
@@ -270,21 +327,28 @@ func (ex *execution) warnHolders(waited time.Duration) {
 // endLeft ends what is left of the trees, and names it.
 func (ex *execution) endLeft() {
 	for _, p := range ex.procs {
-		if p.handle == nil || !engine.Left(p.handle) {
-			continue
+		if p.handle != nil && engine.Left(p.handle) {
+			ex.endLeftOf(p)
 		}
-		left := ex.endTree(p)
-		if len(left) > 0 && !ex.stop.signalled {
-			ex.warn("processes that the step left behind were ended: " + strings.Join(left, ", "))
-		}
-		ex.result.Left = append(ex.result.Left, left...)
 	}
+}
+
+func (ex *execution) endLeftOf(p *proc) {
+	left := ex.endTree(p)
+	if len(left) > 0 && !ex.stop.signalled {
+		ex.warn("processes that the step left behind were ended: " + strings.Join(left, ", "))
+	}
+	ex.result.Left = append(ex.result.Left, left...)
 }
 
 // endTree ends what is left of one tree; force shortens that.
 func (ex *execution) endTree(p *proc) []string {
 	done := make(chan []string, 1)
-	go func() { done <- engine.End(p.handle, p.spec.KillSignal, p.spec.KillAfter) }()
+	sig := p.spec.KillSignal
+	if ex.stop.killed {
+		sig = syscall.SIGKILL
+	}
+	go func() { done <- engine.End(p.handle, sig, p.spec.KillAfter) }()
 	for {
 		select {
 		case left := <-done:

@@ -294,7 +294,7 @@ func TestEnds(t *testing.T) {
 		{"force while what is left ends", []role{{left: time.Hour}}, func(s *step.Spec) { s.Stages[0].KillAfter = 0 }, []cue{forced(2 * time.Second)},
 			`0s spawn 0|0s exit 0: exit status 0|0s freed|0s end 0: SIGTERM, 0s|2s SIGKILL to 0|2s warning: processes that the step left behind were ended: child of 0|2s close 0|2s success  0 command=a`},
 		{"force while the stream is held", []role{{open: -1, left: time.Hour}}, nil, []cue{forced(time.Second / 2)},
-			`0s spawn 0|0s exit 0: exit status 0|0s freed|500ms SIGKILL to 0|500ms end 0: SIGTERM, 5s|500ms close 0|500ms success  0 command=a`},
+			`0s spawn 0|0s exit 0: exit status 0|0s freed|500ms SIGKILL to 0|500ms end 0: SIGKILL, 5s|500ms close 0|500ms success  0 command=a`},
 		{"a stop while the stream is held", []role{{open: -1, left: time.Second}}, nil, []cue{told(time.Second/2, step.Stop{})},
 			`0s spawn 0|0s exit 0: exit status 0|0s freed|500ms SIGTERM to 0|500ms end 0: SIGTERM, 5s|1.5s close 0|1.5s success  0 command=a`},
 		{"a timeout while the stream is held", []role{{open: -1, left: time.Second}}, func(s *step.Spec) { s.Timeout = time.Second / 2 }, nil,
@@ -508,7 +508,7 @@ func TestServiceIsReady(t *testing.T) {
 		if took := time.Since(e.start); took != 2*time.Second {
 			t.Errorf("Run has returned after %s", took)
 		}
-		const want = "0s spawn 0\n0s ready\n1s SIGTERM to 0\n1s exit 0: SIGTERM\n1s close 0"
+		const want = "0s spawn 0\n0s ready\n2s SIGTERM to 0\n2s exit 0: SIGTERM\n2s close 0"
 		if got := e.transcript(); got != want || res.Status != step.StatusCancelled {
 			t.Errorf("%s\n%s", got, describe(res.End))
 		}

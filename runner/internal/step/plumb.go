@@ -24,21 +24,30 @@ func (ex *execution) plumb() error {
 	ex.result.Stages = make([]StageResult, 0, n)
 	in, err := ex.stdin(&ex.spec.Stages[0])
 	if err != nil {
-		return err
+		p := &proc{spec: &ex.spec.Stages[0]}
+		ex.result.Stages = append(ex.result.Stages, StageResult{Command: p.spec.Command})
+		return ex.fault(p, err)
 	}
 	if err := ex.chain(ex.spec.Stages, in, false); err != nil {
 		return err
 	}
 	for _, p := range ex.procs { // all programs are there before one starts
 		if err := ex.resolve(p); err != nil {
-			return err
+			return ex.fault(p, err)
 		}
 	}
 	return nil
 }
 
+// fault notes which stage an error is about.
+func (ex *execution) fault(p *proc, err error) error {
+	ex.command, ex.result.Stages[p.stage].Err = p.spec.Command, err
+	return err
+}
+
 // chain joins stages, the first of which reads in.
 func (ex *execution) chain(stages []Stage, in io.Reader, branch bool) error {
+	var before *proc // the stage that writes what this one reads; nil: none, or a tee is between
 	for i := range stages {
 		st, last := &stages[i], i == len(stages)-1
 		if st.Tee != nil {
@@ -46,10 +55,10 @@ func (ex *execution) chain(stages []Stage, in io.Reader, branch bool) error {
 			if err != nil {
 				return err
 			}
-			in = next
+			in, before = next, nil
 			continue
 		}
-		p := &proc{spec: st, stage: len(ex.result.Stages), last: last && !branch}
+		p := &proc{spec: st, stage: len(ex.result.Stages), last: last}
 		ex.result.Stages = append(ex.result.Stages, StageResult{Command: st.Command, Branch: branch})
 		ex.procs = append(ex.procs, p)
 		p.cmd.Stdin, in = in, nil
@@ -60,11 +69,15 @@ func (ex *execution) chain(stages []Stage, in io.Reader, branch bool) error {
 			}
 			p.cmd.Stdout, in = pw, pr
 		} else if err := ex.stdout(p); err != nil {
-			return err
+			return ex.fault(p, err)
 		}
 		if err := ex.others(p); err != nil {
-			return err
+			return ex.fault(p, err)
 		}
+		if before != nil {
+			before.reader = p
+		}
+		before = p
 	}
 	return nil
 }
@@ -297,8 +310,6 @@ func (ex *execution) resolve(p *proc) (err error) {
 		return nil
 	}
 	if c.Path, err = LookPath(ex.sv.Engine, st); err != nil {
-		ex.command = st.Command
-		ex.result.Stages[p.stage].Err = err
 		return err
 	}
 	c.Args, c.Env, c.Dir, c.UID, c.GID = st.Args, ex.env(st), st.Dir, st.UID, st.GID
@@ -366,8 +377,11 @@ func (ex *execution) startShell(p *proc) (engine.Process, error) {
 			c.Owned = append(c.Owned, f)
 		}
 	}
-	for _, f := range c.Owned {
-		ex.own(f)
+	text, err := shell.Start(ex.ctx, ex.sv.Engine, c)
+	if err == nil {
+		for _, f := range c.Owned {
+			ex.own(f)
+		}
 	}
-	return shell.Start(ex.ctx, ex.sv.Engine, c)
+	return text, err
 }

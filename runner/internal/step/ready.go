@@ -20,6 +20,10 @@ import (
 // awaitReady finds out when the service can be used, and tells so; a service that
 // does not become ready is ended. The function that it returns ends the waiting.
 func (ex *execution) awaitReady() func() {
+	if ex.spec.Service.Ready == nil {
+		ex.sink(Event{Type: EventReady})
+		return func() {}
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ex.ctx))
 	over := make(chan struct{})
 	go func() {
@@ -35,10 +39,6 @@ func (ex *execution) awaitReady() func() {
 // cancelled.
 func (ex *execution) becomeReady(ctx context.Context) error {
 	how := ex.spec.Service.Ready
-	if how == nil {
-		ex.sink(Event{Type: EventReady})
-		return nil
-	}
 	if how.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, how.Timeout, fmt.Errorf("not ready after %s", how.Timeout))
@@ -47,7 +47,7 @@ func (ex *execution) becomeReady(ctx context.Context) error {
 	err := ex.probe(ctx, how)
 	switch cause := context.Cause(ctx); {
 	case err == nil:
-		ex.sink(Event{Type: EventReady})
+		close(ex.ready)
 	case cause == nil:
 		return err
 	case !errors.Is(cause, context.Canceled):
@@ -81,11 +81,16 @@ func (ex *execution) probe(ctx context.Context, how *Ready) error {
 	default:
 		attempt = func(ctx context.Context) error { return ex.check(ctx, how.Exec) }
 	}
+	var last error
 	for delay := 10 * time.Millisecond; ; delay = min(2*delay, 250*time.Millisecond) {
 		err := attempt(ctx)
 		if err == nil {
 			return nil
 		}
+		if last != nil && ctx.Err() != nil { // it was not given its time
+			return last
+		}
+		last = err
 		select {
 		case <-ctx.Done():
 			return err

@@ -109,6 +109,7 @@ type execution struct {
 	lastByte atomic.Int64
 	notify   *notifySocket // of a service that says itself that it is ready; else nil
 	line     *linePattern  // of a service whose output says so; else nil
+	ready    chan struct{} // closed when the service can be used
 
 	command string // of the stage that could not start
 	result  Result
@@ -118,12 +119,15 @@ type execution struct {
 type proc struct {
 	spec   *Stage
 	stage  int  // place in Result.Stages
-	last   bool // of the step, and not of a branch
+	last   bool // no stage reads its stdout
 	cmd    engine.Cmd
 	out    *stream // where stdout passes through the runner, or nil
 	errs   *stream
 	handle engine.Process // nil: it has not started
 	status engine.Status
+	ended  bool
+	reader *proc // the stage that reads its stdout through a pipe; nil: none
+	read   int64 // what the reader had read when that was looked at last, in bytes
 }
 
 // Run runs a step and returns when the last of its processes has ended. It ends
@@ -135,6 +139,7 @@ type proc struct {
 func Run(ctx context.Context, spec *Spec, sv *Services, sink func(Event)) *Result {
 	ex := &execution{spec: spec, sv: sv, sink: sink}
 	ex.lastByte.Store(time.Now().UnixNano())
+	ex.ready = make(chan struct{})
 	ex.ctx, ex.end = context.WithCancelCause(ctx)
 	defer ex.end(nil)
 	ex.stop = stopping{asked: ex.ctx.Done(), force: Force(ctx)}
@@ -218,9 +223,7 @@ func (ex *execution) start() error {
 			return nil // wait ends what has started
 		}
 		if err := ex.startProc(p); err != nil {
-			ex.result.Stages[p.stage].Err = err
-			ex.command = p.spec.Command
-			return err
+			return ex.fault(p, err)
 		}
 		pid := p.handle.Pid()
 		ex.result.Stages[p.stage].Pid = pid
@@ -295,7 +298,7 @@ func (p *proc) succeeded() bool {
 	if p.status.Signal == 0 && st.succeeded(p.status.Code) {
 		return true
 	}
-	if p.last || st.SigpipeFails || p.out != nil { // or its stdout was not a pipe to a reader
+	if p.last || st.SigpipeFails {
 		return false
 	}
 	return p.status.Signal == syscall.SIGPIPE || st.UsesShell() && p.status.Code == signame.ExitCode(syscall.SIGPIPE)

@@ -80,7 +80,7 @@ func (t *tee) drop(s *teeSink, err error) error {
 	if s.path == "" || errors.Is(err, syscall.EPIPE) {
 		return nil
 	}
-	return fmt.Errorf("tee: %s is incomplete: %w", s.path, err)
+	return fmt.Errorf("tee: %s is incomplete: %w", s.path, osfile.Cause(err))
 }
 
 // copy is tee through this program's memory.
