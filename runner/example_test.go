@@ -57,9 +57,7 @@ func Example_pipe() {
 		pipeline.PipeStep("count", pipeline.SpawnStage("find", "testdata", "-type", "f"), pipeline.SpawnStage("wc", "-l")),
 	}}
 	var out bytes.Buffer
-	res, err := (&runner.Runner{Stdout: &out, Dir: ".."}).Run(context.Background(), p)
-	defer res.Close()
-	if err != nil {
+	if _, err := (&runner.Runner{Stdout: &out, Dir: ".."}).Run(context.Background(), p); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(out.Len() > 0)

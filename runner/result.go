@@ -165,8 +165,9 @@ func (r *Result) Step(name string) *StepResult {
 	return nil
 }
 
-// Close removes the files that large outputs were spilled to. The outputs
-// cannot be read any more. A nil Result may be closed.
+// Close removes the files that large outputs were spilled to, which the garbage
+// collector would do later. The outputs cannot be read any more. A nil Result may
+// be closed.
 func (r *Result) Close() {
 	if r == nil {
 		return

@@ -3,7 +3,6 @@
 //	p, err := pipeline.Parse("build.yaml", src)
 //	...
 //	res, err := (&runner.Runner{}).Run(ctx, p)
-//	defer res.Close()
 //
 // The error says which step failed, and how; it is nil only where all went well.
 // What became of each step is in the result.
@@ -126,7 +125,7 @@ var errDeadline = context.DeadlineExceeded
 // result: the error is of type [pipeline.Errors], wraps [ErrParams], is a
 // [LockError], or says what else was wrong. Otherwise the error is a
 // [*StepError] of the step that failed first, and wraps what ended the run from
-// outside; the caller closes the result.
+// outside; the result is beside it.
 //
 // When ctx is done, everything that runs is ended, and steps that clean up still
 // run. The error then wraps the cause of that end (see [Interrupt]).

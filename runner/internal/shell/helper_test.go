@@ -212,7 +212,6 @@ type recorder struct {
 	cmds  []engine.Cmd
 	ctxs  []context.Context
 	fails func(c *engine.Cmd) error
-	local bool // else programs are not looked up
 }
 
 // Start starts a process.

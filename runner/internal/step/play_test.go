@@ -134,14 +134,6 @@ func within(f func() bool) bool {
 	return true
 }
 
-// await waits for something, for some seconds.
-func await(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	if !within(f) {
-		t.Fatalf("waited in vain for %s", what)
-	}
-}
-
 // arrives waits for a channel.
 func arrives[T any](t testing.TB, what string, c <-chan T) (v T) {
 	t.Helper()
