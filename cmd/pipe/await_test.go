@@ -24,7 +24,7 @@ func awaitChange(dir, what string, holds func() bool) error {
 	if err != nil {
 		return err
 	}
-	defer changes.Close()
+	defer func() { _ = changes.Close() }()
 	if err := changes.Add(dir); err != nil {
 		return err
 	}

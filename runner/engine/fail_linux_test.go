@@ -50,7 +50,7 @@ func loaderless(t *testing.T, path string) {
 	if err != nil {
 		t.Skip(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	s := f.Section(".interp")
 	if s == nil {
 		t.Skip(model, "needs no loader")

@@ -33,7 +33,7 @@ func TestFilesHandedThrough(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(stranger)
+	defer func() { _ = unix.Close(stranger) }()
 	unix.CloseOnExec(stranger) // as the runner does with what its caller left open
 	c := &engine.Cmd{Stdout: stdout, Stderr: extra, Extra: []*os.File{nil, extra, nil, stdout}}
 	p := hold(t, engine.Local{}, c, "")
@@ -157,7 +157,7 @@ func TestCopied(t *testing.T) {
 func TestStdinOutlived(t *testing.T) {
 	t.Parallel()
 	hanging, end := io.Pipe()
-	defer end.Close()
+	defer func() { _ = end.Close() }()
 	for name, in := range map[string]io.Reader{"endless": endless{}, "hanging": hanging} {
 		c := sh("exit 5")
 		c.Stdin, c.Stdout = in, io.Discard

@@ -75,7 +75,7 @@ func TestTerminal(t *testing.T) {
 		t.Errorf("afterwards it belongs to %d, with modes %+v, was %+v", got, modes(t), before)
 	}
 	own := engine.OwnTerminal(engine.Local{}, terminal.tty)
-	fails(t, engine.Local{}, &engine.Cmd{Path: "/nope", Dir: "/", Terminal: own})
+	_ = fails(t, engine.Local{}, &engine.Cmd{Path: "/nope", Dir: "/", Terminal: own})
 	own.Release()
 	if got := owner(t); got != syscall.Getpgrp() || modes(t) != before {
 		t.Errorf("after a failed start it belongs to %d, with modes %+v", got, modes(t))

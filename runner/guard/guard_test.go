@@ -882,7 +882,7 @@ func TestKeptBy(t *testing.T) {
 		for i := range 1000 {
 			fmt.Fprintf(w, "%d %d\n", i+1, 1000000+i)
 		}
-		fmt.Fprint(w, "junk\nx 5\n\n77")
+		_, _ = fmt.Fprint(w, "junk\nx 5\n\n77")
 		_ = w.Close()
 	}()
 	kept := map[int]string{5000: ""}

@@ -107,7 +107,7 @@ func awaitFile(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer changes.Close()
+	defer func() { _ = changes.Close() }()
 	if err := changes.Add(filepath.Dir(path)); err != nil {
 		t.Fatal(err)
 	}

@@ -271,7 +271,7 @@ func TestEnvFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer open.Close()
+	defer func() { _ = open.Close() }()
 	for _, name := range []string{"link", "../one", one} {
 		p := parse(t, `steps: [{spawn: [x], envFile: `+name+`}]`)
 		_, err := bound(t, p, values(func(v *bind.Values) { v.Dir, v.Root = root, open }), bind.Look{})

@@ -410,7 +410,7 @@ func TestVars(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer root.Close()
+		defer func() { _ = root.Close() }()
 		spec := specOf(t, `steps: [{spawn: [x, "${{ glob('*') }}", "${{ glob('../*') }}"]}]`, func(v *bind.Values) { v.Dir, v.Root = filepath.Join(dir, "in"), root })
 		if got := strings.Join(first(spec).Args, " "); got != "x a ." {
 			t.Errorf("%s", got)

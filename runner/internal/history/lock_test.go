@@ -132,7 +132,7 @@ func TestLockOfKilled(t *testing.T) {
 	if err := errors.Join(err1, err2, child.Start()); err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	lines := make(chan string, 1)
 	go func() {
 		line, _ := bufio.NewReader(out).ReadString('\n')

@@ -107,7 +107,7 @@ func TestRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	v := &View{Memory: Volatile(), Root: root}
 	if files, _, err := v.match(globs("x"), w.path("rooted"), nil); err != nil || paths(files) != "x" {
 		t.Errorf("%s, %v", paths(files), err)

@@ -191,7 +191,7 @@ func TestCopiesReleaseTo(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Release(force)
-		within(t, "the end of stdin", func() error { _, err := io.Copy(io.Discard, stdin); return err })
+		_ = within(t, "the end of stdin", func() error { _, err := io.Copy(io.Discard, stdin); return err })
 		_ = stdin.Close()
 	}
 }

@@ -74,7 +74,7 @@ func (p lateProcess) Signal(sig syscall.Signal) error {
 func TestReadOfCopied(t *testing.T) {
 	t.Parallel()
 	hanging, end := io.Pipe()
-	defer end.Close()
+	defer func() { _ = end.Close() }()
 	out, stdout := newPipe(t)
 	p := start(t, engine.Local{}, Cmd{Text: "echo up; read x; echo no", Stdin: hanging, Stdout: stdout, Owned: []*os.File{stdout}})
 	out.line("the text to be up")
