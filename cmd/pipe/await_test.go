@@ -2,8 +2,8 @@
 
 package main
 
-// This file holds how tests wait: for events, for no longer than that takes at most, and
-// with a word for what did not come.
+// Tests wait for events, for no longer than those take at most, and name what
+// did not come.
 
 import (
 	"fmt"

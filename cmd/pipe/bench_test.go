@@ -2,8 +2,8 @@
 
 package main
 
-// This file holds the figures of make bench: pipe beside bash on the same work
-// in one run. It uses bin/pipe, which make builds as a release is built.
+// The benchmarks of make bench run pipe beside bash on the same work. They use
+// bin/pipe, which make builds as a release is built.
 
 import (
 	"cmp"

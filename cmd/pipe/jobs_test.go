@@ -2,9 +2,6 @@
 
 package main
 
-// This file holds jobs under faults: killed runners and keepers, torn state,
-// reboots, full disks, many starts at once. Rows 121 to 135.
-
 import (
 	"bufio"
 	"bytes"

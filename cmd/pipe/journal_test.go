@@ -2,9 +2,6 @@
 
 package main
 
-// This file holds what is left when the runner is killed while it writes its
-// journal and its records.
-
 import (
 	"os"
 	"os/exec"

@@ -2,9 +2,6 @@
 
 package main
 
-// This file holds what happens to descendants when the runner is killed or
-// signalled, on real processes.
-
 import (
 	"fmt"
 	"os"

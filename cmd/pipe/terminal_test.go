@@ -2,8 +2,6 @@
 
 package main
 
-// This file holds pipe on a terminal: who owns it, Ctrl-C, Ctrl-Z, hang-up.
-
 import (
 	"bytes"
 	"fmt"

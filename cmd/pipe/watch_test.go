@@ -2,8 +2,6 @@
 
 package main
 
-// This file holds pipe run --watch, on real processes and files.
-
 import (
 	"bufio"
 	"io"
