@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pipe-runner/pipe/pipeline"
 	"github.com/pipe-runner/pipe/runner"
 	"github.com/pipe-runner/pipe/runner/runnertest"
 )
@@ -571,6 +572,38 @@ func TestServices(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestTimeoutOfBuilt: a pipeline without a file has no position to name.
+func TestTimeoutOfBuilt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipeline.Pipeline{Timeout: time.Second, Steps: []*pipeline.Step{pipeline.SpawnStep("a", "x", "for=9s")}}
+		_, err := (&runner.Runner{Engine: &runnertest.Engine{Behave: says}}).Run(t.Context(), p)
+		if err == nil || !strings.HasPrefix(err.Error(), "the pipeline took longer than its timeout of 1s") {
+			t.Error(err)
+		}
+	})
+}
+
+// TestServiceSeen: a step may evaluate what it says of a service while that ends;
+// the race detector would tell.
+func TestServiceSeen(t *testing.T) {
+	t.Parallel()
+	need(t, "sh", "cat", "mkfifo")
+	dir := t.TempDir()
+	r := runner.Runner{Dir: dir, Env: []string{"PATH=" + os.Getenv("PATH")}, Sink: func(runner.Event) {}}
+	p := parse(t, `
+mode: async
+steps:
+  - {name: f, spawn: [mkfifo, go, over]}
+  - {name: s, needs: [f], background: true, continueOnError: true, spawn: [sh, -c, "cat go; echo over >over"]}
+  - {name: a, needs: [s], spawn: [sh, -c, "echo go >go; cat over; echo $1", sh, "${{ steps.s.status }}"]}
+`)
+	res, err := r.Run(t.Context(), p)
+	if res == nil || res.Step("a").Status != runner.StatusSuccess {
+		t.Error(err)
 	}
 }
 

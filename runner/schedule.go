@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,6 +28,7 @@ type run struct {
 	*scene
 	graph    graph
 	results  []StepResult
+	seen     sync.Map // by index, a *StepResult: what expressions see of a service; see show
 	attempts attempts
 	groups   []*group // steps that expand and have begun, in that order
 	retries  retries
@@ -112,7 +114,11 @@ func (r *run) loop(ctx context.Context) *Result {
 			r.kill()
 		case <-timeout:
 			timeout = nil
-			r.interrupt = &interruption{fmt.Errorf("%s: the pipeline took %w of %s", r.p.File, errTimeout, r.p.Timeout), context.DeadlineExceeded}
+			where := ""
+			if r.p.File != "" {
+				where = r.p.File + ": "
+			}
+			r.interrupt = &interruption{fmt.Errorf("%sthe pipeline took %w of %s", where, errTimeout, r.p.Timeout), context.DeadlineExceeded}
 			r.halt(step.Stop{})
 		case <-r.retries.due():
 			r.retries.wakeUp()
@@ -572,6 +578,9 @@ func (r *run) warn(step int, msg string) {
 func (r *run) stepValue(name string) (map[string]any, error) {
 	_, i := r.p.Step(name)
 	res := &r.results[i]
+	if seen, ok := r.seen.Load(i); ok {
+		res = seen.(*StepResult)
+	}
 	v, err := resultValue(name, res)
 	if err != nil || !r.p.Steps[i].Expands() {
 		return v, err

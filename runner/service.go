@@ -15,7 +15,15 @@ func (r *run) serviceReady(a *attempt) {
 	r.free(a)
 	r.attempts.services = append(r.attempts.services, a)
 	r.emitFor(a.u, Event{Type: EventReady})
+	r.show(a.u)
 	r.nodeEnded(a.u.step, false, false)
+}
+
+// show lets expressions see a service as it is now. Those of a step that runs are
+// evaluated while the service may end, so they see a copy.
+func (r *run) show(u *unit) {
+	res := *u.res
+	r.seen.Store(u.step, &res)
 }
 
 // serviceEnded takes in the end of a service; it reports whether the service had
@@ -44,6 +52,7 @@ func (r *run) serviceEnded(a *attempt, out *outcome) bool {
 		res.CancelledBy = ""
 	}
 	r.ended(out, res)
+	r.show(a.u)
 	r.emitFor(a.u, Event{Type: EventStepEnd, Result: res})
 	if what == step.ServiceOver || s.ContinueOnError {
 		return true

@@ -365,6 +365,66 @@ func TestContext(t *testing.T) {
 	}
 }
 
+// slow is an engine that takes until it is told to go on or, if it is patient, does
+// not mind the end of the context.
+type slow struct {
+	patient bool
+	begun   chan struct{} // receives when a start has begun
+	goOn    chan struct{}
+}
+
+func (e slow) Start(ctx context.Context, c *engine.Cmd) (engine.Process, error) {
+	e.begun <- struct{}{}
+	over := ctx.Done()
+	if e.patient {
+		over = nil
+	}
+	select {
+	case <-e.goOn:
+		return engine.Local{}.Start(ctx, c)
+	case <-over:
+		return nil, ctx.Err()
+	}
+}
+
+// TestSlowStart: what a text is sent while its program is being started ends the
+// start or, where the engine does not mind, reaches the program.
+func TestSlowStart(t *testing.T) {
+	t.Parallel()
+	for _, patient := range []bool{false, true} {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+			e := slow{patient, make(chan struct{}, 1), make(chan struct{})}
+			p := start(t, e, Cmd{Text: "sleep 1000; echo after >&2", Env: []string{testPath}})
+			await(t, "the start", e.begun)
+			if !p.Process.(*text).Left() {
+				t.Errorf("%v: it says that nothing is left", sig)
+			}
+			told := make(chan struct{})
+			go func() { _ = p.Signal(sig); close(told) }()
+			await(t, "the signal, which waits for no engine", told)
+			if patient {
+				close(e.goOn)
+			}
+			if st := p.status(); st.Signal != sig {
+				t.Errorf("patient %t, %v: %v", patient, sig, st)
+			}
+			p.closed()
+		}
+	}
+}
+
+// TestEndOfSlowStart: what is left is ended also where it is being started.
+func TestEndOfSlowStart(t *testing.T) {
+	t.Parallel()
+	e := slow{false, make(chan struct{}, 1), make(chan struct{})}
+	p := start(t, e, Cmd{Text: "sleep 1000 &", Env: []string{testPath}})
+	await(t, "the start", e.begun)
+	ended := make(chan struct{})
+	go func() { p.Process.(*text).End(syscall.SIGTERM, time.Hour); close(ended) }()
+	await(t, "the end of what is left", ended)
+	p.closed()
+}
+
 // TestNothingLeft: texts leave no descriptor and no goroutine, however they end.
 func TestNothingLeft(t *testing.T) {
 	dir := folder(t, map[string]string{"fifo|": "", "f": "x\n"})

@@ -72,11 +72,18 @@ type text struct {
 	unwritten atomic.Pointer[error] // the error of the first failed write of a built-in command
 
 	mu        sync.Mutex                       // guards the fields below
+	starting  map[*launch]struct{}             // children that the engine is starting
 	children  map[engine.Process]chan struct{} // running children; the channel is closed at their end
 	over      []engine.Process                 // children that have ended and left descendants
 	stopping  syscall.Signal                   // the signal that ends the text; 0: none
 	terminals []*os.File                       // descriptors of the terminal that the text has opened; the interpreter closes them
 	abandon   chan struct{}                    // closed on SIGKILL
+}
+
+// launch is a child that the engine is starting.
+type launch struct {
+	missed []syscall.Signal // that were sent meanwhile
+	over   chan struct{}    // closed when the child runs, or was not started
 }
 
 // Start starts to run shell text. If the text cannot be parsed, the error says so;
@@ -94,7 +101,7 @@ func Start(ctx context.Context, e engine.Engine, c Cmd) (engine.Process, error) 
 	s := &text{
 		engine: e, cmd: c, tree: tree, cancel: cancel,
 		done: make(chan struct{}), closed: make(chan struct{}), abandon: make(chan struct{}),
-		children: map[engine.Process]chan struct{}{},
+		starting: map[*launch]struct{}{}, children: map[engine.Process]chan struct{}{},
 	}
 	r, err := s.interpreter()
 	if err != nil {
@@ -592,14 +599,24 @@ func (s *text) child(ctx context.Context, c *engine.Cmd) (engine.Status, error) 
 		s.mu.Unlock()
 		return engine.Status{}, context.Canceled
 	}
-	// Start the child under the lock, so that Signal cannot miss it.
+	// An engine may take long, until ctx is done. So Signal must not wait for it,
+	// and leaves here what the child has to be sent.
+	begun := &launch{over: make(chan struct{})}
+	s.starting[begun] = struct{}{}
+	s.mu.Unlock()
 	p, err := engine.Start(ctx, s.engine, c)
+	s.mu.Lock()
+	delete(s.starting, begun)
+	close(begun.over)
 	if err != nil {
 		s.mu.Unlock()
 		return engine.Status{}, err
 	}
 	ended := make(chan struct{})
 	s.children[p] = ended
+	for _, sig := range begun.missed { // under the lock, before what comes next
+		_ = p.Signal(sig)
+	}
 	s.mu.Unlock()
 	st := p.Wait()
 	if fileOf(c.Stdout) == nil || fileOf(c.Stderr) == nil {
@@ -659,6 +676,9 @@ func (s *text) Closed() <-chan struct{} { return s.closed }
 func (s *text) Signal(sig syscall.Signal) error {
 	s.mu.Lock()
 	all := append(slices.Collect(maps.Keys(s.children)), s.over...)
+	for begun := range s.starting {
+		begun.missed = append(begun.missed, sig)
+	}
 	ends := !tty.JobControl(sig)
 	if ends {
 		s.stopping = sig
@@ -695,11 +715,17 @@ func (s *text) stop() {
 // End ends what is left of the trees of all children.
 func (s *text) End(sig syscall.Signal, grace time.Duration) []string {
 	s.mu.Lock()
-	live := maps.Clone(s.children)
-	over := slices.Clone(s.over)
 	s.stopping = sig
+	starting := maps.Clone(s.starting)
 	s.mu.Unlock()
 	s.cancel()
+	for begun := range starting { // s.cancel ends what takes long
+		<-begun.over
+	}
+	s.mu.Lock()
+	live := maps.Clone(s.children)
+	over := slices.Clone(s.over)
+	s.mu.Unlock()
 	var left []string
 	for p := range live {
 		if name, ok := p.(fmt.Stringer); ok {
@@ -735,7 +761,7 @@ func (s *text) End(sig syscall.Signal, grace time.Duration) []string {
 func (s *text) Left() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.children) > 0 || slices.ContainsFunc(s.over, engine.Left)
+	return len(s.starting) > 0 || len(s.children) > 0 || slices.ContainsFunc(s.over, engine.Left)
 }
 
 // Holders returns the names of the processes that keep a stream open.
