@@ -132,7 +132,7 @@ func init() { // not a literal: the readers refer to the table again
 		{"gid", atSteps | atStage, "numeric group id", func(p *parser, t *target, n *yaml.Node) { t.level().GID = p.id(n) }},
 		{"killSignal", atSteps | atStage, "signal that ends the tree; SIGTERM", func(p *parser, t *target, n *yaml.Node) { t.level().KillSignal = p.signal(n) }},
 		{"killAfter", atSteps | atStage, "time from killSignal to SIGKILL; 5s", func(p *parser, t *target, n *yaml.Node) { t.level().KillAfter = p.durationPtr(n) }},
-		{"drain", atSteps | atStage, "how long a grandchild may hold a stream open; 1s", func(p *parser, t *target, n *yaml.Node) { t.level().Drain = p.durationPtr(n) }},
+		{"drain", atSteps | atStage, "how long a grandchild may hold a stream open after its last byte; 1s", func(p *parser, t *target, n *yaml.Node) { t.level().Drain = p.durationPtr(n) }},
 		{"sigpipe", atSteps | atStage, "ok or fail: what an upstream SIGPIPE counts as", (*parser).readSigpipe},
 
 		{"stdio", atProgram, "inherit, pipe, ignore, or a list by descriptor", (*parser).readStdio},

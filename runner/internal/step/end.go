@@ -59,6 +59,12 @@ func (ex *execution) kill() {
 	ex.signal(syscall.SIGKILL)
 }
 
+// forced ends the processes at once, as the channel of [WithForce] asks for.
+func (ex *execution) forced() {
+	ex.stop.force = nil
+	ex.kill()
+}
+
 // signal reaches every tree of the step; 0 is the killSignal of each stage.
 func (ex *execution) signal(sig syscall.Signal) {
 	ex.stop.signalled = true
@@ -132,8 +138,7 @@ func (ex *execution) wait() (ended *Stop) {
 				ended = ex.begin()
 			}
 		case <-ex.stop.force:
-			ex.stop.force = nil
-			ex.kill()
+			ex.forced()
 		case <-ex.stop.kill:
 			ex.kill()
 		case <-ready:
@@ -142,7 +147,7 @@ func (ex *execution) wait() (ended *Stop) {
 		case p := <-lingers:
 			ex.linger(p, lingers)
 		case <-idle:
-			if left := time.Until(time.Unix(0, ex.lastByte.Load()).Add(ex.spec.IdleTimeout)); left > 0 {
+			if left := ex.spec.IdleTimeout - ex.silent(); left > 0 {
 				ex.stop.idle.Reset(left)
 				continue
 			}
@@ -163,8 +168,12 @@ func (ex *execution) wait() (ended *Stop) {
 }
 
 // linger ends what a stage left that holds the pipe to the next stage, when nothing
-// has come through it for the stage's drain.
+// has come through it for the stage's drain. The other stages go on meanwhile.
 func (ex *execution) linger(p *proc, again chan *proc) {
+	if p.ending != nil {
+		ex.endLeftOf(p)
+		return
+	}
 	if p.reader.ended || !engine.Left(p.handle) {
 		return
 	}
@@ -173,7 +182,11 @@ func (ex *execution) linger(p *proc, again chan *proc) {
 		time.AfterFunc(p.spec.Drain, func() { again <- p })
 		return
 	}
-	ex.endLeftOf(p)
+	ending := ex.endTree(p)
+	go func() {
+		<-ending.over
+		again <- p
+	}()
 }
 
 // readSoFar returns how many bytes a stage has read; 0 where that is not known.
@@ -192,6 +205,7 @@ func (ex *execution) drain() (late *Stop) {
 	select {
 	case <-closed:
 		ex.endLeft()
+		ex.release(true) // a stranger may hold a stdin
 		return nil
 	default:
 	}
@@ -202,13 +216,14 @@ func (ex *execution) drain() (late *Stop) {
 	ended, late := false, (*Stop)(nil)
 	for left := wait; ; { // from the last byte on
 		ended, late = ex.await(closed, time.After(left), false)
-		left = wait - time.Since(time.Unix(0, ex.lastByte.Load()))
+		left = wait - ex.silent()
 		if ended || late != nil || left <= 0 || ex.stop.signalled {
 			break
 		}
 	}
 	if ended {
 		ex.endLeft()
+		ex.release(true)
 		return nil
 	}
 	if !ex.stop.signalled {
@@ -245,8 +260,7 @@ func (ex *execution) await(closed <-chan struct{}, limit <-chan time.Time, patie
 		case <-limit:
 			return false, how
 		case <-ex.stop.force:
-			ex.stop.force = nil
-			ex.kill()
+			ex.forced()
 			return false, how
 		case <-ex.stop.asked:
 			ex.stop.asked = nil
@@ -327,35 +341,63 @@ func (ex *execution) warnHolders(waited time.Duration) {
 // endLeft ends what is left of the trees, and names it.
 func (ex *execution) endLeft() {
 	for _, p := range ex.procs {
-		if p.handle != nil && engine.Left(p.handle) {
+		if p.handle != nil && (p.ending != nil || engine.Left(p.handle)) {
 			ex.endLeftOf(p)
 		}
 	}
 }
 
-func (ex *execution) endLeftOf(p *proc) {
-	left := ex.endTree(p)
-	if len(left) > 0 && !ex.stop.signalled {
-		ex.warn("processes that the step left behind were ended: " + strings.Join(left, ", "))
-	}
-	ex.result.Left = append(ex.result.Left, left...)
+// ending is the end of what is left of a tree.
+type ending struct {
+	over chan struct{} // closed when all has ended
+	left []string      // the names of what was left; valid when over is closed
+	warn bool          // the step had not been told to end: its author is to know
+	told bool          // the result of the step names them
 }
 
-// endTree ends what is left of one tree; force shortens that.
-func (ex *execution) endTree(p *proc) []string {
-	done := make(chan []string, 1)
+// endTree begins to end what is left of a tree.
+func (ex *execution) endTree(p *proc) *ending {
+	if p.ending != nil {
+		return p.ending
+	}
 	sig := p.spec.KillSignal
 	if ex.stop.killed {
 		sig = syscall.SIGKILL
 	}
-	go func() { done <- engine.End(p.handle, sig, p.spec.KillAfter) }()
-	for {
+	e := &ending{over: make(chan struct{}), warn: !ex.stop.signalled}
+	p.ending = e
+	go func() {
+		e.left = engine.End(p.handle, sig, p.spec.KillAfter)
+		close(e.over)
+	}()
+	return e
+}
+
+// endLeftOf ends what is left of a tree. It returns when that has ended; force, or a
+// context that asks for SIGKILL, shortens that.
+func (ex *execution) endLeftOf(p *proc) {
+	e, asked := ex.endTree(p), ex.stop.asked
+	for over := false; !over; {
 		select {
-		case left := <-done:
-			return left
+		case <-e.over:
+			over = true
 		case <-ex.stop.force:
-			ex.stop.force = nil
-			_ = p.handle.Signal(syscall.SIGKILL) // End waits for what it does not reach
+			ex.forced()
+		case <-ex.stop.kill:
+			ex.kill()
+		case <-asked:
+			asked = nil // not seen yet: who waits for the streams is to see it
+			if how := StopOf(ex.ctx); how.Grace != nil && *how.Grace == 0 {
+				ex.kill()
+			}
 		}
 	}
+	if e.told {
+		return
+	}
+	e.told = true
+	if len(e.left) > 0 && e.warn {
+		ex.warn("processes that the step left behind were ended: " + strings.Join(e.left, ", "))
+	}
+	ex.result.Left = append(ex.result.Left, e.left...)
 }

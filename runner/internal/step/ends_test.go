@@ -222,6 +222,21 @@ func TestStranger(t *testing.T) {
 	}
 }
 
+// TestStrangerHoldsStdin: nothing goes on feeding the stdin of a step that has
+// ended because a daemon holds it. It cannot be parallel: it counts what is open.
+func TestStrangerHoldsStdin(t *testing.T) {
+	needs(t, "setsid")
+	path, release := fifo(t)
+	there, _ := fifo(t)
+	before := count()
+	daemon := reads(sh("exec 3<&0; setsid sh -c 'echo >$0; read x <$1' $1 $2 <&3 3<&- >/dev/null 2>&1 & read x <$1; exit 0", there, path), strings.Repeat("x", 1<<18))
+	play{}.stages(t, daemon).ended(t, "success  0")
+	if left := before.grown(); left != "" {
+		t.Error(left)
+	}
+	_, _ = release.WriteString("\n")
+}
+
 // TestTeeHangs: a file that takes no more does not keep a step that is to end.
 func TestTeeHangs(t *testing.T) {
 	t.Parallel()

@@ -56,12 +56,14 @@ func (s *stage) note(format string, a ...any) {
 	s.lines = append(s.lines, time.Since(s.start).String()+" "+fmt.Sprintf(format, a...))
 }
 
-// transcript returns what happened. The exits of one moment are in order of their
-// stages, since processes end in any order.
+// transcript returns what happened. The exits of one moment, and what is said of
+// them, are in alphabetical order, since processes end in any order.
 func (s *stage) transcript() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	exit := func(line string) bool { return strings.Contains(line, "s exit ") }
+	exit := func(line string) bool {
+		return strings.Contains(line, "s exit ") || strings.Contains(line, "s warning")
+	}
 	for i := 0; i < len(s.lines); i++ {
 		j := i
 		for j < len(s.lines) && exit(s.lines[j]) && strings.Fields(s.lines[j])[0] == strings.Fields(s.lines[i])[0] {
@@ -292,6 +294,12 @@ func TestEnds(t *testing.T) {
 		{"something is left, but no stream is open", []role{{left: time.Second}}, nil, nil,
 			`0s spawn 0|0s exit 0: exit status 0|0s freed|0s end 0: SIGTERM, 5s|1s warning: processes that the step left behind were ended: child of 0|1s close 0|1s success  0 command=a`},
 		{"force while what is left ends", []role{{left: time.Hour}}, func(s *step.Spec) { s.Stages[0].KillAfter = 0 }, []cue{forced(2 * time.Second)},
+			`0s spawn 0|0s exit 0: exit status 0|0s freed|0s end 0: SIGTERM, 0s|2s SIGKILL to 0|2s warning: processes that the step left behind were ended: child of 0|2s close 0|2s success  0 command=a`},
+		{"what a stage left ends while others go on", []role{{left: time.Hour}, {Behaviour: runnertest.Behaviour{For: time.Hour}}}, nil, []cue{told(2*time.Second, step.Stop{})},
+			`0s spawn 0|0s spawn 1|0s exit 0: exit status 0|1s end 0: SIGTERM, 5s|2s SIGTERM to 0|2s SIGTERM to 1|2s exit 1: SIGTERM|6s warning: processes that the step left behind were ended: child of 0|6s close 0|6s close 1|6s cancelled signal 143 signal=SIGTERM command=b`},
+		{"and does not keep force from them", []role{{left: time.Hour}, {Behaviour: runnertest.Behaviour{For: time.Hour, Ignore: true}}}, func(s *step.Spec) { s.Stages[0].KillAfter, s.Stages[1].KillAfter = 0, 0 }, []cue{told(2*time.Second, step.Stop{}), forced(3 * time.Second)},
+			`0s spawn 0|0s spawn 1|0s exit 0: exit status 0|1s end 0: SIGTERM, 0s|2s SIGTERM to 0|2s SIGTERM to 1|3s SIGKILL to 0|3s SIGKILL to 1|3s exit 1: SIGKILL|3s warning: processes that the step left behind were ended: child of 0|3s close 0|3s close 1|3s cancelled signal 137 signal=SIGKILL command=b`},
+		{"a stop by SIGKILL while what is left ends", []role{{left: time.Hour}}, func(s *step.Spec) { s.Stages[0].KillAfter = 0 }, []cue{told(2*time.Second, step.Stop{Grace: new(time.Duration)})},
 			`0s spawn 0|0s exit 0: exit status 0|0s freed|0s end 0: SIGTERM, 0s|2s SIGKILL to 0|2s warning: processes that the step left behind were ended: child of 0|2s close 0|2s success  0 command=a`},
 		{"force while the stream is held", []role{{open: -1, left: time.Hour}}, nil, []cue{forced(time.Second / 2)},
 			`0s spawn 0|0s exit 0: exit status 0|0s freed|500ms SIGKILL to 0|500ms end 0: SIGKILL, 5s|500ms close 0|500ms success  0 command=a`},

@@ -106,7 +106,8 @@ type execution struct {
 	large    int              // places taken in Services.Large
 	turn     bool             // it holds Services.Turn
 	terminal *engine.Terminal // that the step owns; nil: none
-	lastByte atomic.Int64
+	begun    time.Time
+	lastByte atomic.Int64  // when output came last, in nanoseconds since begun
 	notify   *notifySocket // of a service that says itself that it is ready; else nil
 	line     *linePattern  // of a service whose output says so; else nil
 	ready    chan struct{} // closed when the service can be used
@@ -126,8 +127,9 @@ type proc struct {
 	handle engine.Process // nil: it has not started
 	status engine.Status
 	ended  bool
-	reader *proc // the stage that reads its stdout through a pipe; nil: none
-	read   int64 // what the reader had read when that was looked at last, in bytes
+	reader *proc   // the stage that reads its stdout through a pipe; nil: none
+	read   int64   // what the reader had read when that was looked at last, in bytes
+	ending *ending // of what it left; nil: that has not begun
 }
 
 // Run runs a step and returns when the last of its processes has ended. It ends
@@ -138,7 +140,7 @@ type proc struct {
 // stream of output come one at a time, and so do all others.
 func Run(ctx context.Context, spec *Spec, sv *Services, sink func(Event)) *Result {
 	ex := &execution{spec: spec, sv: sv, sink: sink}
-	ex.lastByte.Store(time.Now().UnixNano())
+	ex.begun = time.Now()
 	ex.ready = make(chan struct{})
 	ex.ctx, ex.end = context.WithCancelCause(ctx)
 	defer ex.end(nil)
@@ -146,6 +148,14 @@ func Run(ctx context.Context, spec *Spec, sv *Services, sink func(Event)) *Resul
 	defer ex.stop.timers()
 	ex.run()
 	return &ex.result
+}
+
+// heard notes that output came.
+func (ex *execution) heard() { ex.lastByte.Store(int64(time.Since(ex.begun))) }
+
+// silent returns how long no output has come.
+func (ex *execution) silent() time.Duration {
+	return time.Since(ex.begun) - time.Duration(ex.lastByte.Load())
 }
 
 // Ended returns the result of a step of which nothing was run.

@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/pipe-runner/pipe/safety"
 )
@@ -63,7 +62,7 @@ func (sv *Services) out(fd int) io.Writer {
 
 // Write takes what a child wrote.
 func (s *stream) Write(b []byte) (int, error) {
-	s.ex.lastByte.Store(time.Now().UnixNano())
+	s.ex.heard()
 	if s.line != nil {
 		s.line.look(b)
 	}
