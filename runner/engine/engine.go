@@ -12,6 +12,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -160,7 +161,8 @@ func LookPath(e Engine, name, path, dir string) (string, error) {
 }
 
 // Start calls e.Start with a context that has the values of ctx and is done
-// where ctx becomes so before e.Start has returned, but never after.
+// where ctx becomes so before e.Start has returned, but never after. An error by
+// which e.Start says that its context is done becomes the cause of ctx.
 func Start(ctx context.Context, e Engine, c *Cmd) (Process, error) {
 	if ctx.Done() == nil {
 		return e.Start(ctx, c)
@@ -171,7 +173,12 @@ func Start(ctx context.Context, e Engine, c *Cmd) (Process, error) {
 	starting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	p, err := e.Start(starting, c)
-	stop()
+	if !stop() {
+		<-starting.Done() // or it would be done some time after the return
+	}
+	if err != nil && starting.Err() != nil && errors.Is(err, starting.Err()) {
+		err = context.Cause(ctx) // starting says Canceled where ctx has met its deadline
+	}
 	return p, err
 }
 

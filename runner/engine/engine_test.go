@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"reflect"
 	"syscall"
@@ -90,6 +91,39 @@ func TestStartContext(t *testing.T) {
 		cancel(why)
 		if seen == ctx || seen.Err() != nil {
 			t.Errorf("the context of a start that is over ended: %v", seen.Err())
+		}
+	})
+	t.Run("done at the end", func(t *testing.T) {
+		for range 1000 {
+			ctx, cancel := context.WithCancel(context.Background())
+			var seen context.Context
+			if _, err := engine.Start(ctx, plain{func(ctx context.Context) error { seen = ctx; cancel(); return nil }}, &engine.Cmd{}); err != nil {
+				t.Fatal(err)
+			}
+			if seen.Err() == nil {
+				t.Fatal("the context is yet to end when the start is over")
+			}
+		}
+	})
+	t.Run("reported", func(t *testing.T) {
+		for _, want := range []error{context.DeadlineExceeded, why} {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+			if want == why {
+				cancel()
+				ctx, cancel = context.WithTimeoutCause(context.Background(), time.Millisecond, why)
+			}
+			_, err := engine.Start(ctx, plain{func(ctx context.Context) error {
+				select {
+				case <-ctx.Done():
+				case <-time.After(20 * time.Second):
+					t.Error("waited in vain for the engine's context to end")
+				}
+				return fmt.Errorf("it did not start: %w", ctx.Err())
+			}}, &engine.Cmd{})
+			cancel()
+			if !errors.Is(err, want) {
+				t.Errorf("%v, and not %v", err, want)
+			}
 		}
 	})
 	t.Run("never done", func(t *testing.T) {
