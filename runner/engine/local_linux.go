@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -49,14 +50,28 @@ func (p *process) awaitOnTerminal() {
 		if err != nil || info.Code != cldStopped {
 			return
 		}
-		var ws unix.WaitStatus
-		if _, err := unix.Wait4(p.pid, &ws, unix.WUNTRACED|unix.WNOHANG, nil); err != nil {
-			return
-		}
-		if ws.Stopped() { // and has not been continued meanwhile
-			p.terminal.stopped(p.pid, ws.StopSignal(), p.terminal.stops.Load())
+		if sig, ok := takeStop(p.pid); ok { // it has not been continued meanwhile
+			p.terminal.stopped(p.pid, sig, p.terminal.stops.Load())
 		}
 	}
+}
+
+// takeStop consumes the news that a child was stopped, and returns by which
+// signal. wait4 would reap a child that has been killed since.
+func takeStop(pid int) (syscall.Signal, bool) {
+	info, err := waitInfo(pid, unix.WSTOPPED|unix.WNOHANG)
+	if err != nil || info.Code != cldStopped {
+		return 0, false
+	}
+	return syscall.Signal((*childInfo)(unsafe.Pointer(&info)).status), true
+}
+
+// childInfo is the start of a siginfo_t of a SIGCHLD.
+type childInfo struct {
+	_      [3]int32 // signo, errno and code
+	_      [0]uintptr
+	_      [2]int32 // pid and uid
+	status int32
 }
 
 // awaitContinued waits until a stopped process has been continued. It returns
