@@ -27,15 +27,13 @@ func (p *process) awaitExit() {
 		p.awaitOnTerminal()
 	}
 	if p.pidfd >= 0 {
-		fd := p.pidfd
-		if unix.SetNonblock(fd, true) == nil {
-			f := os.NewFile(uintptr(fd), "pidfd")
-			defer f.Close()
-			if rc, err := f.SyscallConn(); err == nil {
-				err = rc.Read(func(uintptr) bool { return exited(p.pid, unix.WNOHANG) })
-				if err == nil {
-					return
-				}
+		_ = unix.SetNonblock(p.pidfd, true) // without it Read fails
+		f := os.NewFile(uintptr(p.pidfd), "pidfd")
+		defer func() { _ = f.Close() }()
+		if rc, err := f.SyscallConn(); err == nil {
+			err = rc.Read(func(uintptr) bool { return exited(p.pid, unix.WNOHANG) })
+			if err == nil {
+				return
 			}
 		}
 	}

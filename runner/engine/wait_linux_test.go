@@ -8,6 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// TestPidfdBlocks: a pidfd that the poller does not take is closed too, and the
+// exit is waited for without it. A folder stands for it.
+func TestPidfdBlocks(t *testing.T) {
+	c := exec.Command("true")
+	if err := c.Start(); err != nil {
+		t.Skip(err)
+	}
+	defer func() { _ = c.Wait() }()
+	fd, err := unix.Open(".", unix.O_PATH|unix.O_CLOEXEC, 0) // its flags cannot be set
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{}
+	p.pid, p.pidfd = c.Process.Pid, fd
+	p.awaitExit()
+	if !exited(p.pid, unix.WNOHANG) {
+		t.Error("it has not exited")
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != unix.EBADF {
+		t.Errorf("%v: the descriptor is open still", err)
+	}
+}
+
 // TestTakeStop: the news of a stop is taken once, with its signal; the exit of a
 // process that was killed before it was taken is left to Wait.
 func TestTakeStop(t *testing.T) {
