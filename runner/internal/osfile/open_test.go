@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,6 +61,15 @@ func TestOpenFIFO(t *testing.T) {
 			}
 			if first == os.O_WRONLY {
 				r, w = w, r
+			}
+			for _, f := range []*os.File{r.f, w.f} {
+				if isLinux && f.SetDeadline(time.Time{}) != nil {
+					t.Error("an end has no deadlines")
+				}
+				// The engine takes Fd for a child, which expects a file that blocks.
+				if f.Fd(); flags(t, f, unix.F_GETFL)&unix.O_NONBLOCK != 0 {
+					t.Error("a child's end does not block")
+				}
 			}
 			if _, err := w.f.WriteString("through"); err != nil {
 				t.Error(err)

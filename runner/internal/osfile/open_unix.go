@@ -18,18 +18,30 @@ import (
 // Open opens a file inside of a directory as os.OpenFile does, but it waits for
 // the other end of a FIFO only until ctx is done. The kernel has no event for
 // the moment in which that end is opened, so Open asks again now and then.
+//
+// As with os.OpenFile, Fd makes the file block, as a child expects.
 func Open(ctx context.Context, dir *safety.Dir, path string, flag int, perm os.FileMode) (*os.File, error) {
 	info, err := dir.Stat(path)
-	if err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+	if err != nil || info.Mode()&os.ModeNamedPipe == 0 || flag&os.O_RDWR != 0 { // which waits for nobody
 		return dir.OpenFile(path, flag, perm)
 	}
-	if flag&(os.O_WRONLY|os.O_RDWR) == 0 {
-		return openFIFO(ctx, dir, path)
+	if flag&os.O_WRONLY == 0 {
+		return openFIFO(ctx, dir, path, flag, perm)
 	}
 	for delay := time.Millisecond; ; delay = min(2*delay, 20*time.Millisecond) {
 		f, err := dir.OpenFile(path, flag|syscall.O_NONBLOCK, perm)
+		if err == nil {
+			// Package os lets a file that was opened with O_NONBLOCK keep it, and
+			// children would lose output. So it is opened once more, without.
+			defer func() { _ = f.Close() }()
+			// The reader may be gone by now; with one of ours nothing waits.
+			if r, err := dir.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil {
+				defer func() { _ = r.Close() }()
+			}
+			return openFIFO(ctx, dir, path, flag, perm)
+		}
 		if !errors.Is(err, syscall.ENXIO) {
-			return f, err
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
@@ -39,16 +51,16 @@ func Open(ctx context.Context, dir *safety.Dir, path string, flag int, perm os.F
 	}
 }
 
-// openFIFO opens a FIFO for reading once it has a writer. A blocking open does
+// openFIFO opens a FIFO once somebody has its other end. A blocking open does
 // that; it is released by opening the other end when the context is done.
-func openFIFO(ctx context.Context, dir *safety.Dir, path string) (*os.File, error) {
+func openFIFO(ctx context.Context, dir *safety.Dir, path string, flag int, perm os.FileMode) (*os.File, error) {
 	type result struct {
 		f   *os.File
 		err error
 	}
 	opened := make(chan result, 1)
 	go func() {
-		f, err := dir.OpenFile(path, os.O_RDONLY, 0)
+		f, err := dir.OpenFile(path, flag, perm)
 		opened <- result{f, err}
 	}()
 	select {
@@ -61,9 +73,13 @@ func openFIFO(ctx context.Context, dir *safety.Dir, path string) (*os.File, erro
 			_ = r.f.Close()
 		}
 	}
+	other := os.O_WRONLY
+	if flag&os.O_WRONLY != 0 {
+		other = os.O_RDONLY
+	}
 	for range 100 {
-		if w, err := dir.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
-			_ = w.Close()
+		if f, err := dir.OpenFile(path, other|syscall.O_NONBLOCK, 0); err == nil {
+			_ = f.Close()
 		}
 		select {
 		case r := <-opened:
