@@ -77,7 +77,8 @@ type Cmd struct {
 //	End(sig syscall.Signal, grace time.Duration) []string
 //	                       after Wait: sends sig to what is left, after grace
 //	                       SIGKILL (grace 0: never), returns the names of what
-//	                       was left, when all is gone
+//	                       was left, when all is gone, or soon after a SIGKILL
+//	                       that did not help: Left is true still
 //	Holders() []string     names what keeps a stream open
 //	Release(force bool)    gives up the streams that somebody else still holds
 //	                       open; with force also those whose reader is slow;

@@ -25,7 +25,8 @@ type osProcess struct {
 
 	mu     sync.Mutex
 	reaped bool
-	extra  []member // signalled descendants outside of the group
+	killed time.Time // of the first SIGKILL; zero: none was sent
+	extra  []member  // signalled descendants outside of the group
 
 	terminal *Terminal // nil: it has none
 }
@@ -133,6 +134,9 @@ func (p *process) Wait() Status {
 func (p *process) Signal(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if sig == syscall.SIGKILL && p.killed.IsZero() {
+		p.killed = time.Now()
+	}
 	if p.reaped && !orphanGroup(p.group) {
 		return p.signalExtra(sig)
 	}
@@ -173,6 +177,10 @@ func (p *process) Left() bool {
 	return len(p.extra) > 0 || p.group == p.pid && orphanGroup(p.group)
 }
 
+// killTime is how long a process may take to end by SIGKILL. One that takes longer
+// may not be signalled, or hangs in the kernel.
+const killTime = time.Second
+
 // End ends what is left of the group and of the descendants outside of it.
 func (p *process) End(sig syscall.Signal, grace time.Duration) []string {
 	if !p.Left() {
@@ -188,15 +196,22 @@ func (p *process) End(sig syscall.Signal, grace time.Duration) []string {
 		}
 	}
 	note(extra)
-	deadline := time.Now().Add(grace)
+	began := time.Now()
+	deadline := began.Add(grace)
 	if grace == 0 {
 		deadline = time.Time{}
 	}
-	for {
+	for send := true; ; {
 		group := groupMembers(p.group) // before the signal, or who obeys at once is not named
 		note(group)
-		_ = p.Signal(sig) // the members that it did not reach are waited for
-		gone := awaitGone(group, deadline) && awaitGone(extra, deadline)
+		if send {
+			_ = p.Signal(sig) // the members that it did not reach are waited for
+		}
+		next := time.Now().Add(killTime) // Signal may be called with SIGKILL meanwhile
+		if !deadline.IsZero() && deadline.Before(next) {
+			next = deadline
+		}
+		gone := awaitGone(group, next) && awaitGone(extra, next)
 		closeMembers(group)
 		if gone && !orphanGroup(p.group) {
 			break
@@ -204,13 +219,37 @@ func (p *process) End(sig syscall.Signal, grace time.Duration) []string {
 		if gone && len(group) == 0 {
 			break // only zombies are left, which their parents reap
 		}
-		if !gone {
-			sig, deadline = syscall.SIGKILL, time.Now().Add(time.Second)
+		if send = gone; gone {
+			continue // there are new ones
+		}
+		if t := p.killedSince(began); !t.IsZero() {
+			if time.Since(t) >= killTime {
+				break
+			}
+			deadline = time.Time{}
+		} else if !deadline.IsZero() && !time.Now().Before(deadline) {
+			sig, send, deadline = syscall.SIGKILL, true, time.Time{}
 		}
 	}
 	p.mu.Lock()
-	closeMembers(p.extra)
-	p.extra = nil
+	p.extra = slices.DeleteFunc(p.extra, func(m member) bool {
+		gone := awaitGone([]member{m}, time.Now())
+		if gone {
+			closeMembers([]member{m})
+		}
+		return gone
+	})
 	p.mu.Unlock()
 	return slices.Sorted(maps.Values(names))
+}
+
+// killedSince returns when SIGKILL was sent, but not a time before began; zero if
+// it was not sent.
+func (p *process) killedSince(began time.Time) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.killed.IsZero() && p.killed.Before(began) {
+		return began
+	}
+	return p.killed
 }
