@@ -232,10 +232,11 @@ func TestBusyProgram(t *testing.T) {
 
 	f = busy()
 	defer f.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	x = &tree{failed: func(error) { cancel() }}
-	if _, err := (engine.Local{Tree: x}).Start(ctx, &engine.Cmd{Path: path, Args: []string{"prog"}, Dir: "/"}); !errors.Is(err, unix.ETXTBSY) {
-		t.Error(err)
+	why := errors.New("the reason")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	x = &tree{failed: func(error) { cancel(why) }}
+	if _, err := (engine.Local{Tree: x}).Start(ctx, &engine.Cmd{Path: path, Args: []string{"prog"}, Dir: "/"}); !errors.Is(err, why) || errors.Is(err, unix.ETXTBSY) {
+		t.Errorf("%v, where the run was to end", err)
 	}
 	if x.starts != 1 {
 		t.Errorf("%d starts after the context was done", x.starts)

@@ -56,6 +56,9 @@ func (l Local) Start(ctx context.Context, c *Cmd) (Process, error) {
 	p.childEnds = nil
 	if err != nil {
 		p.copies.Abandon()
+		if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+			return nil, err // it was not the system that said no
+		}
 		return nil, diagnose(c, err)
 	}
 	p.copies.Begin()
@@ -64,7 +67,8 @@ func (l Local) Start(ctx context.Context, c *Cmd) (Process, error) {
 
 // retryStart repeats a start that failed for a reason which passes: a program
 // that another process holds open for writing for a moment (a fork between
-// open and exec, golang.org/issue/22315), or a lack of process slots.
+// open and exec, golang.org/issue/22315), or a lack of process slots. Where the
+// context ends the waiting, the error is its cause.
 func retryStart(ctx context.Context, start func() error) error {
 	delay := time.Millisecond
 	for waited := time.Duration(0); ; waited += delay {
@@ -74,7 +78,7 @@ func retryStart(ctx context.Context, start func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return context.Cause(ctx)
 		case <-time.After(delay):
 		}
 		delay = min(delay*2, 100*time.Millisecond)
