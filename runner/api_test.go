@@ -92,8 +92,8 @@ func TestRunError(t *testing.T) {
 		{name: "expression", src: `steps: [{name: a, spawn: [x, "${{ args[1] }}"]}]`, text: "test.yaml:1:9: step a failed: argument 1: ${{ args[1] }}: ", code: 1, failed: &as{"a", "expression", "", "", 1}},
 		{name: "condition", src: `steps: [{name: a, if: "args[1] == 'x'", spawn: [x]}]`, text: "test.yaml:1:9: step a failed: ", code: 1, failed: &as{"a", "expression", "", "", 1}},
 		{name: "an instance", src: `steps: [{name: a, forEach: "['p', 'q']", spawn: [x, "exit=${{ item == 'q' ? 4 : 0 }}"]}]`, text: "test.yaml:1:9: step a[q] failed: exit status 4", code: 4, failed: &as{"a[q]", "exit", "x exit=4", "", 4}},
-		{name: "timeout", src: `steps: [{name: a, timeout: 1s, spawn: [x, for=9s]}]`, text: "test.yaml:1:9: step a failed: timed out", code: 124, failed: &as{"a", "timeout", "x for=9s", "", 124}, is: []error{context.DeadlineExceeded}},
-		{name: "idleTimeout", src: `steps: [{name: a, idleTimeout: 1s, spawn: [x, for=9s]}]`, text: "test.yaml:1:9: step a failed: gave no output for its idleTimeout", code: 124, failed: &as{"a", "idleTimeout", "x for=9s", "", 124}, is: []error{context.DeadlineExceeded}},
+		{name: "timeout", src: `steps: [{name: a, timeout: 1s, spawn: [x, for=9s]}]`, text: "test.yaml:1:9: step a failed: timed out after 1s", code: 124, failed: &as{"a", "timeout", "x for=9s", "", 124}, is: []error{context.DeadlineExceeded}},
+		{name: "idleTimeout", src: `steps: [{name: a, idleTimeout: 1s, spawn: [x, for=9s]}]`, text: "test.yaml:1:9: step a failed: gave no output for 1s (idleTimeout)", code: 124, failed: &as{"a", "idleTimeout", "x for=9s", "", 124}, is: []error{context.DeadlineExceeded}},
 		{name: "timeout of the pipeline", src: "timeout: 1s\nsteps: [{name: a, spawn: [x, for=9s]}]", text: "test.yaml: the pipeline took longer than its timeout of 1s", code: 124, is: []error{context.DeadlineExceeded}},
 		{name: "deadline of the context", src: `steps: [{name: a, spawn: [x, for=9s]}]`, ctx: func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, time.Second)
@@ -566,5 +566,36 @@ func TestLogged(t *testing.T) {
 	}
 	if runner.StreamStderr.String() != "stderr" || runner.StreamStdout.String() != "stdout" {
 		t.Error("the names of the streams")
+	}
+}
+
+// TestUnknown: values that this package does not have are named, too.
+func TestUnknown(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		of   fmt.Stringer
+		want string
+	}{
+		{runner.EventType(99), "event 99"}, {runner.EventRetry, "retry"}, {runner.StepStatus(99), "status 99"}, {runner.StatusCancelled, "cancelled"},
+	} {
+		if got := tt.of.String(); got != tt.want {
+			t.Errorf("%q, expected %q", got, tt.want)
+		}
+	}
+}
+
+// TestStepErrorOfAnother: a StepError that another package has built says how the
+// step failed.
+func TestStepErrorOfAnother(t *testing.T) {
+	t.Parallel()
+	for want, e := range map[string]*runner.StepError{
+		"step a failed: exit status 3":     {Step: "a", Reason: runner.ReasonExit, ExitCode: 3},
+		"step a failed: killed by SIGKILL": {Step: "a", Reason: runner.ReasonSignal, Signal: "SIGKILL", ExitCode: 137},
+		"step a failed: timed out":         {Step: "a", Reason: runner.ReasonTimeout},
+		"step a failed: why":               {Step: "a", Err: errWhy},
+	} {
+		if e.Error() != want {
+			t.Errorf("%q, expected %q", e, want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
@@ -29,7 +30,12 @@ const (
 var eventNames = []string{"none", "stepStart", "spawn", "data", "exit", "close", "warning", "stepEnd", "runEnd", "rerun", "ready", "job", "retry"}
 
 // String returns the name of the type, as in "stepStart".
-func (t EventType) String() string { return eventNames[t] }
+func (t EventType) String() string {
+	if int(t) < len(eventNames) {
+		return eventNames[t]
+	}
+	return fmt.Sprintf("event %d", uint8(t))
+}
 
 // ofStep has the events that a running step itself tells.
 var ofStep = map[step.EventType]EventType{

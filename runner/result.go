@@ -3,6 +3,7 @@ package runner
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pipe-runner/pipe/pipeline"
@@ -88,6 +89,18 @@ func (r *StepResult) String() string {
 		return r.Err.Error()
 	}
 	return fmt.Sprintf("exit status %d", r.ExitCode)
+}
+
+// within is String with the limits of the step that the result is of.
+func (r *StepResult) within(s *pipeline.Step) string {
+	how := r.String()
+	switch {
+	case r.Reason == ReasonTimeout && s.Timeout > 0:
+		return strings.Replace(how, "timed out", fmt.Sprintf("timed out after %s", s.Timeout), 1)
+	case r.Reason == ReasonIdleTimeout && s.IdleTimeout > 0:
+		return strings.Replace(how, "for its idleTimeout", fmt.Sprintf("for %s (idleTimeout)", s.IdleTimeout), 1)
+	}
+	return how
 }
 
 // ended returns how the step ended, as the rest of the program passes it on.
@@ -230,7 +243,11 @@ func (e *StepError) Error() string {
 	if e.Pos.IsValid() {
 		where = fmt.Sprintf("%s:%d:%d: ", e.File, e.Pos.Line, e.Pos.Col)
 	}
-	return where + "step " + e.Step + " failed: " + e.text
+	how := e.text
+	if how == "" { // built outside of this package
+		how = (&StepResult{Status: StatusFailure, Reason: e.Reason, ExitCode: e.ExitCode, Signal: e.Signal, Err: e.Err}).String()
+	}
+	return where + "step " + e.Step + " failed: " + how
 }
 
 // Unwrap returns Err and, where a time was over, [context.DeadlineExceeded].
@@ -258,7 +275,7 @@ func (r *Result) stepError() *StepError {
 	c := r.Cause
 	e := &StepError{
 		File: r.p.File, Pos: r.p.Steps[c.Index].Pos, Step: c.Label, Command: c.Command, Reason: c.Reason,
-		ExitCode: c.ExitCode, Signal: c.Signal, Stages: c.Stages, Err: c.Err, text: c.String(),
+		ExitCode: c.ExitCode, Signal: c.Signal, Stages: c.Stages, Err: c.Err, text: c.within(r.p.Steps[c.Index]),
 	}
 	if c.Sub != nil && c.Sub.Cause != nil {
 		e.Err = c.Sub.stepError()

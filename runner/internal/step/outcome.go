@@ -27,7 +27,12 @@ const (
 var statusNames = []string{"pending", "running", "success", "failure", "skipped", "cancelled"}
 
 // String returns the status as expressions see it.
-func (s Status) String() string { return statusNames[s] }
+func (s Status) String() string {
+	if int(s) < len(statusNames) {
+		return statusNames[s]
+	}
+	return fmt.Sprintf("status %d", uint8(s))
+}
 
 // Reason says why a step did not end well; "" where it did.
 type Reason string
