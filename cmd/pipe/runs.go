@@ -130,8 +130,11 @@ func showRun(c *cobra.Command, r *runner.PastRun) error {
 			status += fmt.Sprintf(" (attempt %d)", s.Attempts+1)
 		}
 		exit, took := strconv.Itoa(s.ExitCode), s.Duration.Round(time.Millisecond).String()
-		if s.Start.IsZero() || s.Status == runner.StatusSkipped.String() {
+		switch {
+		case s.Start.IsZero() || s.Status == runner.StatusSkipped.String():
 			exit, took = "-", "-"
+		case s.Reused != "": // the time is that of the run that it is taken from
+			took = "-"
 		}
 		if s.Signal != "" {
 			exit = s.Signal
