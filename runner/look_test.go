@@ -145,6 +145,10 @@ steps:
 `, "inner.yaml": "params: {a: {}}\nsteps: [{spawn: [y]}]",
 	})
 	r := runner.Runner{Engine: &runnertest.Engine{}, Dir: "/", Env: []string{"TOKEN=token-12345", "HOME=/h"}}
+	text := parse(t, "steps: [{name: a, exec: \"one\\ntwo\\n\"}, {name: b, spawn: [x, '${{ args[0] }}']}, {name: c, matrix: {n: [p, q]}, spawn: [x]}]")
+	if plan, err := r.Plan(text, runner.Input{Args: []string{"y"}}); err != nil || !slices.Equal(plan, []string{"a: one\n    two", "b: x y", "c: x  (for p, q)"}) {
+		t.Errorf("%q, %v", plan, err)
+	}
 	for _, tt := range []struct{ step, want string }{
 		{"reads", "arguments: x '${{ steps.first.stdout }}'\nprogram: x\ncwd: /\nenvironment:\n    A is not set  (unset), hides a (env, " + p.File + ":5)\n    HOME=/h  (inherited)\n    T='***'  (env, " + p.File + ":5)\n"},
 		{"later", "arguments: x '${{ item }}'\nprogram: x\n"},

@@ -186,7 +186,7 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 		}
 	}
 	if f.dryRun {
-		return f.printPlan(c, file, steps, params)
+		return f.printPlan(c, file, runner.Input{Params: params, Args: args, Steps: steps})
 	}
 	if f.watch && (file == "-" || past != nil) {
 		return errors.New("--watch reads the file again before each run: it cannot be used with stdin or with --resume")
@@ -381,12 +381,16 @@ func colors(f *os.File) bool {
 }
 
 // printPlan prints the steps in the order in which a run would consider them.
-func (f *runFlags) printPlan(c *cobra.Command, file string, steps []string, params map[string][]string) error {
+func (f *runFlags) printPlan(c *cobra.Command, file string, in runner.Input) error {
 	p, err := load(file)
 	if err != nil {
 		return err
 	}
-	plan, err := (&runner.Runner{Root: f.root}).Plan(p, runner.Input{Params: params, Steps: steps})
+	r := &runner.Runner{Root: f.root, Force: f.force}
+	if r.State, err = runner.StateDir(os.Environ()); err != nil && !errors.Is(err, runner.ErrNoState) {
+		return err
+	}
+	plan, err := r.Plan(p, in)
 	if err != nil {
 		return refused(err)
 	}
