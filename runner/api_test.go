@@ -537,6 +537,9 @@ func TestLogged(t *testing.T) {
 	if e := find("exit", "a"); e["exit"] != "exit status 3" {
 		t.Errorf("%v", e)
 	}
+	if e := find("close", "a"); e["stage"] != 0.0 {
+		t.Errorf("%v", e)
+	}
 	find("spawn", "a")
 	if e := find("runEnd", ""); e["step"] != nil {
 		t.Errorf("%v", e)

@@ -15,6 +15,8 @@ func (e Event) LogValue() slog.Value {
 		attrs = append(attrs, slog.Int("stage", e.Stage), slog.String("stream", e.Stream.String()), slog.Int("bytes", len(e.Data)))
 	case EventExit:
 		attrs = append(attrs, slog.Int("stage", e.Stage), slog.Int("pid", e.Pid), slog.String("exit", e.Exit.String()))
+	case EventClose:
+		attrs = append(attrs, slog.Int("stage", e.Stage))
 	case EventRetry:
 		attrs = append(attrs, slog.Int("attempt", e.Attempt), slog.Duration("delay", e.Delay))
 	}
