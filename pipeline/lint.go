@@ -19,7 +19,7 @@ type Rule struct {
 	Good string // the same without
 }
 
-// Rules returns the rules of [Lint], in the order of their names.
+// Rules returns the rules of [Pipeline.Lint], in the order of their names.
 func Rules() []Rule { return slices.Clone(rules) }
 
 // Finding is one place that a rule found.

@@ -27,7 +27,25 @@ type Jobs interface {
 }
 
 // JobSpec is a step with all its values: plain data, from which a keeper runs it.
-// It may hold secrets: it is handed over, and not stored.
+// It may hold secrets: it is handed over, and not stored. Its fields, whose types
+// cannot be named outside of this module:
+//
+//	Label                string
+//	Stages               []Stage // one for each process, or a tee
+//	Timeout, IdleTimeout time.Duration // 0: none
+//	Held                 bool // output is delivered whole, at the end
+//	Service              *Service // nil
+//	Nested               *Nested  // nil, or another pipeline that is run
+//	Job                  *Job     // Unref, File, Dir, Params, Args, Hidden, and the restart policy
+//	Sources, Generates   []Glob
+//
+// and its methods:
+//
+//	Command() string          // what the step runs, for people
+//	Processes() int           // how many it has
+//	Grace() time.Duration     // from the signal to SIGKILL; 0: never
+//	Each(func(*Stage))        // calls it for each stage that is no tee
+//	Files(func(path string, reads bool)) // and for each file of a descriptor or tee
 type JobSpec = step.Spec
 
 // Job is a job that was started.

@@ -123,12 +123,15 @@ var errDeadline = context.DeadlineExceeded
 //
 // The error is nil only if all went well. Where nothing was started there is no
 // result: the error is of type [pipeline.Errors], wraps [ErrParams], is a
-// [LockError], or says what else was wrong. Otherwise the error is a
-// [*StepError] of the step that failed first, and wraps what ended the run from
-// outside; the result is beside it.
+// [LockError], or says what else was wrong. Otherwise the result is beside it:
+//
+//   - where a step failed, the error is a [*StepError] of the first;
+//   - where the pipeline's timeout was over, or ctx done, it is that cause (see
+//     [Interrupt]), and no StepError unless a step had failed before: then it is
+//     both, joined. [errors.As] finds either.
 //
 // When ctx is done, everything that runs is ended, and steps that clean up still
-// run. The error then wraps the cause of that end (see [Interrupt]).
+// run.
 func (r *Runner) Run(ctx context.Context, p *pipeline.Pipeline, in ...Input) (*Result, error) {
 	s, err := r.scene(p, in, nil)
 	if err != nil {
