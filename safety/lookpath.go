@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -21,10 +22,18 @@ type LookPathError struct {
 	Path    string // the PATH that was searched; "" for a program with a slash
 	File    string // the file that was found and cannot be run, or ""
 	Err     error  // ErrNotFound, ErrNotExecutable, or what the system said
+	Hint    string // what to write instead; "": nothing is known
 }
 
 // Error returns a sentence that names the program and what was searched.
 func (e *LookPathError) Error() string {
+	if e.Hint != "" {
+		return e.message() + "; " + e.Hint
+	}
+	return e.message()
+}
+
+func (e *LookPathError) message() string {
 	switch {
 	case errors.Is(e.Err, ErrNotExecutable):
 		return fmt.Sprintf("%s is not executable; chmod +x it, or name its interpreter", e.File)
@@ -74,7 +83,26 @@ func LookPath(program, path, dir string) (string, error) {
 	if found != nil {
 		return "", found
 	}
-	return "", &LookPathError{Program: program, Path: path, Err: ErrNotFound}
+	return "", &LookPathError{Program: program, Path: path, Err: ErrNotFound, Hint: instead(program, dir)}
+}
+
+// onlyInShells are commands that change the shell they run in.
+var onlyInShells = []string{
+	".", "alias", "cd", "declare", "eval", "exec", "export", "local", "popd", "pushd", "read", "set", "shift", "source", "trap", "ulimit", "umask", "unset",
+}
+
+// instead says what to write for the name of a program that PATH does not have.
+func instead(program, dir string) string {
+	if info, err := os.Stat(filepath.Join(dir, program)); err == nil && info.Mode().IsRegular() {
+		return fmt.Sprintf("the folder of the step has a file of that name; write ./%s", program)
+	}
+	if slices.Contains(onlyInShells, program) {
+		return program + " is a shell builtin; use cwd:, env: or exec"
+	}
+	if words := strings.Fields(program); len(words) > 1 {
+		return fmt.Sprintf("the blanks are part of the name; write [%s], or use exec", strings.Join(words, ", "))
+	}
+	return ""
 }
 
 // executable returns nil where this program may run the file.
