@@ -337,7 +337,11 @@ func (p *parser) argv(st *Stage, n *yaml.Node) {
 	}
 	p.items(n, "a program and its arguments, as in [ls, -l]", func(c *yaml.Node) {
 		if c.Kind == yaml.ScalarNode && c.Tag == "!!null" {
-			p.add(pos(c), "an argument is null; write \"\" for an empty one")
+			msg := "an argument is null; write \"\" for an empty one"
+			if c.Value == "~" {
+				msg += "; ~ is null in YAML, the home folder is ${{ env.HOME }}"
+			}
+			p.add(pos(c), "%s", msg)
 			return
 		}
 		st.Args = append(st.Args, p.template(c))
