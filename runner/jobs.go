@@ -69,7 +69,7 @@ type JobEnd struct {
 func (t *task) detach(ctx, whole context.Context, spec *step.Spec) *outcome {
 	command := spec.Command()
 	if t.Jobs == nil {
-		return unstarted(ctx, &engine.StartError{Msg: "a detached step needs what keeps jobs; see Runner.Jobs"}, command)
+		return unstarted(ctx, &engine.StartError{Msg: "a detached step needs a store of jobs; set Runner.Jobs to &job.Store{Dir: …}, or Runner.Foreground"}, command)
 	}
 	if t.services.Root != nil {
 		if err := confined(t.services.Root, spec); err != nil {

@@ -159,7 +159,7 @@ type RunningError struct{ Name, ID string }
 
 // Error returns the message, with the commands that stop and restart the job.
 func (e *RunningError) Error() string {
-	return fmt.Sprintf("job %s is running already, as %s; pipe stop %s ends it, pipe restart %s starts it anew", e.Name, e.ID, e.ID, e.ID)
+	return fmt.Sprintf("job %s is running already, as %s; pipe stop %s ends it, pipe restart %s starts it anew, and pipe run --if-running keep leaves it as it is", e.Name, e.ID, e.ID, e.ID)
 }
 
 // List returns all jobs, the latest first. A job that cannot be read is listed as
