@@ -23,6 +23,17 @@ import (
 )
 
 // Engine starts processes. Several goroutines may call Start at once.
+//
+// An engine may have more methods, which the runner uses where they are there,
+// by the functions of this package:
+//
+//	LookPath(name, path, dir string) (string, error)
+//	                              see [Finder]
+//	Terminal(*os.File) *Terminal  see [OwnTerminal]
+//	Unwrap() Engine               the engine that this one wraps
+//
+// What an engine does not have is looked for in the one that Unwrap returns. So an
+// engine that adds something to another has Start and Unwrap.
 type Engine interface {
 	// Start starts a process, or returns an error and has started nothing; an
 	// error that is no [StartError] counts as one. Start keeps no reference to
@@ -83,6 +94,9 @@ type Cmd struct {
 //	Release(force bool)    gives up the streams that somebody else still holds
 //	                       open; with force also those whose reader is slow;
 //	                       Closed is closed soon after
+//	Unwrap() Process       the process that this one wraps
+//
+// What a process does not have is looked for in the one that Unwrap returns.
 type Process interface {
 	// Pid returns the process id, or 0 where the engine has none.
 	Pid() int
@@ -153,9 +167,25 @@ func (e *StartError) ExitCode() int {
 	return e.Code
 }
 
+// find returns the first of v, what it wraps, what that wraps and so on that is a
+// T. W is Engine or Process.
+func find[T, W any](v W) (t T, ok bool) {
+	for any(v) != nil {
+		if t, ok = any(v).(T); ok {
+			return t, true
+		}
+		w, wraps := any(v).(interface{ Unwrap() W })
+		if !wraps {
+			break
+		}
+		v = w.Unwrap()
+	}
+	return t, false
+}
+
 // LookPath finds a program as the engine does; see [Finder].
 func LookPath(e Engine, name, path, dir string) (string, error) {
-	if f, ok := e.(Finder); ok {
+	if f, ok := find[Finder](e); ok {
 		return f.LookPath(name, path, dir)
 	}
 	return name, nil
@@ -183,17 +213,25 @@ func Start(ctx context.Context, e Engine, c *Cmd) (Process, error) {
 	return p, err
 }
 
+// Name returns the name of a process for messages, or "" where it has none.
+func Name(p Process) string {
+	if s, ok := find[fmt.Stringer](p); ok {
+		return s.String()
+	}
+	return ""
+}
+
 // Left reports whether End has anything to do for a process that has ended.
 func Left(p Process) bool {
-	l, ok := p.(interface{ Left() bool })
+	l, ok := find[interface{ Left() bool }](p)
 	return ok && l.Left()
 }
 
 // End ends what is left of the tree of a process that has ended; see [Process].
 func End(p Process, sig syscall.Signal, grace time.Duration) []string {
-	if e, ok := p.(interface {
+	if e, ok := find[interface {
 		End(syscall.Signal, time.Duration) []string
-	}); ok {
+	}](p); ok {
 		return e.End(sig, grace)
 	}
 	return nil
@@ -201,7 +239,7 @@ func End(p Process, sig syscall.Signal, grace time.Duration) []string {
 
 // Holders names the processes that keep a stream of p open.
 func Holders(p Process) []string {
-	if h, ok := p.(interface{ Holders() []string }); ok {
+	if h, ok := find[interface{ Holders() []string }](p); ok {
 		return h.Holders()
 	}
 	return nil
@@ -209,7 +247,7 @@ func Holders(p Process) []string {
 
 // Release gives up the streams of p; see [Process].
 func Release(p Process, force bool) {
-	if r, ok := p.(interface{ Release(bool) }); ok {
+	if r, ok := find[interface{ Release(bool) }](p); ok {
 		r.Release(force)
 	}
 }
@@ -218,7 +256,7 @@ func Release(p Process, force bool) {
 // It returns nil where f is not the controlling terminal of this program, or e
 // has no terminals. The caller calls Release when the step has ended.
 func OwnTerminal(e Engine, f *os.File) *Terminal {
-	if t, ok := e.(interface{ Terminal(*os.File) *Terminal }); ok {
+	if t, ok := find[interface{ Terminal(*os.File) *Terminal }](e); ok {
 		return t.Terminal(f)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"reflect"
 	"syscall"
 	"testing"
@@ -41,6 +42,11 @@ func (f full) LookPath(name, path, dir string) (string, error) {
 	*f.calls = append(*f.calls, []string{name, path, dir})
 	return "/found", fs.ErrPermission
 }
+func (f full) Terminal(*os.File) *engine.Terminal {
+	*f.calls = append(*f.calls, "terminal")
+	return nil
+}
+func (f full) String() string     { return "f (pid 6)" }
 func (f full) Left() bool         { return true }
 func (f full) Holders() []string  { return []string{"x (pid 7)"} }
 func (f full) Release(force bool) { *f.calls = append(*f.calls, force) }
@@ -152,20 +158,53 @@ func TestOptional(t *testing.T) {
 	if got, err := engine.LookPath(plain{}, "name", "/bin", "/"); got != "name" || err != nil {
 		t.Errorf("an engine that finds no programs made %q, %v of a name", got, err)
 	}
+	if got := engine.Name(p); got != "" {
+		t.Errorf("it is called %q", got)
+	}
+	if engine.OwnTerminal(plain{}, os.Stdin) != nil {
+		t.Error("an engine without terminals has one")
+	}
 	var calls []any
 	f := full{calls: &calls}
-	if !engine.Left(f) || engine.Holders(f)[0] != "x (pid 7)" || engine.End(f, syscall.SIGINT, time.Minute)[0] != "y (pid 8)" {
-		t.Error("the methods of a process were not called")
+	for name, x := range map[string]struct {
+		engine.Engine
+		engine.Process
+	}{
+		"itself":        {f, f},
+		"wrapped":       {wrapper{f}, wrapperProcess{f}},
+		"wrapped twice": {wrapper{wrapper{f}}, wrapperProcess{wrapperProcess{f}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			calls = nil
+			e, p := x.Engine, x.Process
+			if engine.Name(p) != "f (pid 6)" || !engine.Left(p) || !reflect.DeepEqual(engine.Holders(p), []string{"x (pid 7)"}) ||
+				!reflect.DeepEqual(engine.End(p, syscall.SIGINT, time.Minute), []string{"y (pid 8)"}) {
+				t.Error("the methods of a process were not called")
+			}
+			engine.Release(p, true)
+			engine.Release(p, false)
+			if got, err := engine.LookPath(e, "name", "/bin", "/dir"); got != "/found" || !errors.Is(err, fs.ErrPermission) {
+				t.Errorf("%q, %v", got, err)
+			}
+			engine.OwnTerminal(e, os.Stdin)
+			if want := []any{syscall.SIGINT, time.Minute, true, false, []string{"name", "/bin", "/dir"}, "terminal"}; !reflect.DeepEqual(calls, want) {
+				t.Errorf("calls %v, want %v", calls, want)
+			}
+		})
 	}
-	engine.Release(f, true)
-	engine.Release(f, false)
-	if got, err := engine.LookPath(f, "name", "/bin", "/dir"); got != "/found" || !errors.Is(err, fs.ErrPermission) {
-		t.Errorf("%q, %v", got, err)
-	}
-	if want := []any{syscall.SIGINT, time.Minute, true, false, []string{"name", "/bin", "/dir"}}; !reflect.DeepEqual(calls, want) {
-		t.Errorf("calls %v, want %v", calls, want)
+	if engine.Left(wrapperProcess{p}) || engine.Left(wrapperProcess{}) || engine.OwnTerminal(wrapper{}, os.Stdin) != nil {
+		t.Error("a wrapper of nothing has something")
 	}
 }
+
+// wrapper and wrapperProcess add nothing.
+type wrapper struct{ engine.Engine }
+
+func (w wrapper) Unwrap() engine.Engine { return w.Engine }
+
+type wrapperProcess struct{ engine.Process }
+
+func (w wrapperProcess) Unwrap() engine.Process { return w.Process }
 
 // TestStatusText: P1, a signal is never taken for an exit code.
 func TestStatusText(t *testing.T) {
