@@ -44,7 +44,8 @@ func (p loggedProcess) Unwrap() engine.Process { return p.Process }
 // the runner finds there what they do not have themselves.
 func ExampleEngine_wrap() {
 	p := &pipeline.Pipeline{Steps: []*pipeline.Step{
-		pipeline.PipeStep("greet", pipeline.SpawnStage("echo", "hello")),
+		pipeline.SpawnStep("greet", "echo", "hello"),
+		pipeline.ExecStep("again", "/bin/echo again"),
 	}}
 	r := runner.Runner{Engine: logged{engine.Local{}}, Sink: func(runner.Event) {}}
 	if _, err := r.Run(context.Background(), p); err != nil {
@@ -53,4 +54,6 @@ func ExampleEngine_wrap() {
 	// Output:
 	// [echo hello] started
 	// [echo hello] ended: exit status 0
+	// [/bin/echo again] started
+	// [/bin/echo again] ended: exit status 0
 }

@@ -71,19 +71,25 @@ type text struct {
 	copies    osfile.Copies
 	unwritten atomic.Pointer[error] // the error of the first failed write of a built-in command
 
-	mu        sync.Mutex                       // guards the fields below
-	starting  map[*launch]struct{}             // children that the engine is starting
-	children  map[engine.Process]chan struct{} // running children; the channel is closed at their end
-	over      []engine.Process                 // children that have ended and left descendants
-	stopping  syscall.Signal                   // the signal that ends the text; 0: none
-	terminals []*os.File                       // descriptors of the terminal that the text has opened; the interpreter closes them
-	abandon   chan struct{}                    // closed on SIGKILL
+	mu        sync.Mutex           // guards the fields below
+	starting  map[*launch]struct{} // children that the engine is starting
+	children  map[*child]struct{}  // running children
+	over      []engine.Process     // children that have ended and left descendants
+	stopping  syscall.Signal       // the signal that ends the text; 0: none
+	terminals []*os.File           // descriptors of the terminal that the text has opened; the interpreter closes them
+	abandon   chan struct{}        // closed on SIGKILL
 }
 
 // launch is a child that the engine is starting.
 type launch struct {
 	missed []syscall.Signal // that were sent meanwhile
 	over   chan struct{}    // closed when the child runs, or was not started
+}
+
+// child is a running child. An engine's processes need not be comparable.
+type child struct {
+	engine.Process
+	ended chan struct{} // closed at its end
 }
 
 // Start starts to run shell text. If the text cannot be parsed, the error says so;
@@ -101,7 +107,7 @@ func Start(ctx context.Context, e engine.Engine, c Cmd) (engine.Process, error) 
 	s := &text{
 		engine: e, cmd: c, tree: tree, cancel: cancel,
 		done: make(chan struct{}), closed: make(chan struct{}), abandon: make(chan struct{}),
-		starting: map[*launch]struct{}{}, children: map[engine.Process]chan struct{}{},
+		starting: map[*launch]struct{}{}, children: map[*child]struct{}{},
 	}
 	r, err := s.interpreter()
 	if err != nil {
@@ -414,7 +420,7 @@ func (s *text) terminal(path string, flag int) (io.ReadWriteCloser, error) {
 	if s.cmd.Terminal == nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENXIO}
 	}
-	f, err := os.OpenFile(path, flag&^(os.O_CREATE|os.O_TRUNC|os.O_EXCL)|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(path, flag&^(os.O_CREATE|os.O_TRUNC|os.O_EXCL), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -516,10 +522,10 @@ func (s *text) exec(ctx context.Context, args []string) error {
 	if c.DirFile != nil {
 		defer c.DirFile.Close()
 	}
-	st, err := s.child(ctx, c)
+	st, err := s.program(ctx, c)
 	if errors.Is(err, syscall.ENOEXEC) { // as a shell does with a script that has no #! line
 		c.Path, c.Args = "/bin/sh", append([]string{"sh", path}, args[1:]...)
-		st, err = s.child(ctx, c)
+		st, err = s.program(ctx, c)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
@@ -591,9 +597,9 @@ func exported(from expand.Environ) []string {
 	return slices.DeleteFunc(env, func(kv string) bool { return kv == "" })
 }
 
-// child starts a program and waits until it has ended. If the text is being stopped,
+// program starts a program and waits until it has ended. If the text is being stopped,
 // it starts nothing.
-func (s *text) child(ctx context.Context, c *engine.Cmd) (engine.Status, error) {
+func (s *text) program(ctx context.Context, c *engine.Cmd) (engine.Status, error) {
 	s.mu.Lock()
 	if s.stopping != 0 {
 		s.mu.Unlock()
@@ -612,8 +618,8 @@ func (s *text) child(ctx context.Context, c *engine.Cmd) (engine.Status, error) 
 		s.mu.Unlock()
 		return engine.Status{}, err
 	}
-	ended := make(chan struct{})
-	s.children[p] = ended
+	running := &child{p, make(chan struct{})}
+	s.children[running] = struct{}{}
 	for _, sig := range begun.missed { // under the lock, before what comes next
 		_ = p.Signal(sig)
 	}
@@ -629,8 +635,8 @@ func (s *text) child(ctx context.Context, c *engine.Cmd) (engine.Status, error) 
 		}
 	}
 	s.mu.Lock()
-	delete(s.children, p)
-	close(ended)
+	delete(s.children, running)
+	close(running.ended)
 	if engine.Left(p) { // an empty group must not be signalled later: its id may be reused
 		s.over = append(s.over, p)
 	}
@@ -675,7 +681,10 @@ func (s *text) Closed() <-chan struct{} { return s.closed }
 // stop the text before its next command.
 func (s *text) Signal(sig syscall.Signal) error {
 	s.mu.Lock()
-	all := append(slices.Collect(maps.Keys(s.children)), s.over...)
+	all := slices.Clone(s.over)
+	for c := range s.children {
+		all = append(all, c.Process)
+	}
 	for begun := range s.starting {
 		begun.missed = append(begun.missed, sig)
 	}
@@ -727,11 +736,11 @@ func (s *text) End(sig syscall.Signal, grace time.Duration) []string {
 	over := slices.Clone(s.over)
 	s.mu.Unlock()
 	var left []string
-	for p := range live {
-		if name, ok := p.(fmt.Stringer); ok {
-			left = append(left, name.String())
+	for c := range live {
+		if name := engine.Name(c.Process); name != "" {
+			left = append(left, name)
 		}
-		_ = p.Signal(sig) // a child that cannot be signalled is waited for below
+		_ = c.Signal(sig) // a child that cannot be signalled is waited for below
 	}
 	var kill <-chan time.Time
 	if grace > 0 {
@@ -739,17 +748,17 @@ func (s *text) End(sig syscall.Signal, grace time.Duration) []string {
 		defer timer.Stop()
 		kill = timer.C
 	}
-	for p, ended := range live {
+	for c := range live {
 		select {
-		case <-ended:
+		case <-c.ended:
 		case <-kill:
-			for p := range live {
-				_ = p.Signal(syscall.SIGKILL)
+			for c := range live {
+				_ = c.Signal(syscall.SIGKILL)
 			}
-			<-ended
+			<-c.ended
 			kill = nil
 		}
-		left = append(left, engine.End(p, sig, grace)...)
+		left = append(left, engine.End(c.Process, sig, grace)...)
 	}
 	for _, p := range over {
 		left = append(left, engine.End(p, sig, grace)...)

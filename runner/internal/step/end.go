@@ -84,8 +84,8 @@ func (ex *execution) signal(sig syscall.Signal) {
 
 // name returns what a process is called in messages.
 func name(p *proc) string {
-	if s, ok := p.handle.(fmt.Stringer); ok {
-		return s.String()
+	if s := engine.Name(p.handle); s != "" {
+		return s
 	}
 	return p.spec.Command
 }
