@@ -34,6 +34,9 @@ status is 2 if there is an error, and 0 if there are only warnings. docs/rules.m
 explains the warnings; "# pipe:ignore RULE" on a line silences that rule there.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
+				if err := defaultMissing(c, defaultFile, nil); err != nil && format == "text" {
+					return err
+				}
 				args = []string{defaultFile}
 			}
 			switch format {

@@ -36,6 +36,9 @@ to date and, if it is not, what changed. Secrets are masked.`,
 			if len(steps) != 1 {
 				return errors.New("explain takes the name of one step, as in: pipe explain FILE STEP")
 			}
+			if err := defaultMissing(c, file, steps); err != nil {
+				return err
+			}
 			p, err := load(file)
 			if err != nil {
 				return err

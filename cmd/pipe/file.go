@@ -70,7 +70,7 @@ func read(file string) ([]byte, error) {
 		return io.ReadAll(io.LimitReader(os.Stdin, pipeline.MaxFile+1))
 	}
 	if _, err := os.Stat(file); file == defaultFile && errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no %s here; name a file, as in: pipe run FILE", defaultFile)
+		return nil, fmt.Errorf("there is no %s here; name a file", defaultFile)
 	}
 	return pipeline.ReadFile(file)
 }

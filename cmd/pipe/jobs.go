@@ -103,7 +103,7 @@ lists the other jobs too.
 
 Other commands take a job by its id, by the name of its step, or by an
 unambiguous prefix of either.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := openStore()
 			if err != nil {
@@ -591,7 +591,7 @@ func rmCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "rm JOB…",
 		Short:             "Remove jobs that have ended, with their logs",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              someJobs,
 		ValidArgsFunction: completeJobs,
 		RunE: func(_ *cobra.Command, args []string) error {
 			for _, name := range args {
@@ -613,7 +613,7 @@ func pruneCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove all jobs that have ended, with their logs",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := openStore()
 			if err != nil {

@@ -44,6 +44,7 @@ func run(args []string) int {
 	}
 	root.AddCommand(runCommand(), checkCommand(), explainCommand(), runsCommand(), versionCommand())
 	root.AddCommand(jobsCommand(), logsCommand(), waitCommand(), stopCommand(), restartCommand(), attachCommand(), rmCommand(), pruneCommand())
+	root.SetFlagErrorFunc(flagError)
 	root.SetArgs(args)
 	err := root.Execute()
 	var code exitError
@@ -91,7 +92,7 @@ func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(c.OutOrStdout(), "pipe", version)
 			return err

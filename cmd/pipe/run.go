@@ -83,7 +83,10 @@ parameter or the command line is wrong and nothing was started.`,
 			help(c, args)
 			return
 		}
-		file, _ := splitFile(named)
+		file, steps := splitFile(named)
+		if err := defaultMissing(c, file, steps); err != nil {
+			os.Exit(int(refused(err)))
+		}
 		p, err := load(file)
 		if err != nil {
 			os.Exit(2) // a cobra help function cannot return an error
@@ -184,6 +187,8 @@ func (f *runFlags) run(c *cobra.Command, named, args []string) error {
 		if file, steps, args, past, err = f.resume(named, args, params); err != nil {
 			return err
 		}
+	} else if err := defaultMissing(c, file, steps); err != nil {
+		return err
 	}
 	if f.dryRun {
 		return f.printPlan(c, file, runner.Input{Params: params, Args: args, Steps: steps})
@@ -315,7 +320,7 @@ func longestGrace(p *pipeline.Pipeline) time.Duration {
 }
 
 // refused writes err to stderr, line by line, and returns exit status 2.
-func refused(err error) error {
+func refused(err error) exitError {
 	for _, line := range strings.Split(err.Error(), "\n") {
 		fmt.Fprintf(os.Stderr, "pipe: %s\n", line)
 	}

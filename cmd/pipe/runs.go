@@ -26,7 +26,7 @@ $PIPE_STATE_DIR, or else in $XDG_STATE_HOME/pipe or ~/.local/state/pipe.
 
 The journal of a run that was killed holds what the run had done until then;
 pipe run --resume goes on from there.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			state, err := runner.StateDir(os.Environ())
 			if err != nil {
@@ -55,7 +55,7 @@ pipe run --resume goes on from there.`,
 	show := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show the steps of a run; ID is an id, a prefix of one, or last (the last run of this folder)",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneRun,
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := openRun(args[0])
 			if err != nil {
@@ -77,7 +77,7 @@ pipe run --resume goes on from there.`,
 	prune := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove the journals of runs that have ended, except the latest",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if keep < 0 {
 				return fmt.Errorf("--keep %d: expected 0 or more", keep)
