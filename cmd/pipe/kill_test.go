@@ -137,3 +137,28 @@ func TestSignalledTwice(t *testing.T) {
 		})
 	}
 }
+
+// TestKilledBeforeSplit: the second process runs nothing where the first one was
+// killed before the second came to look for it.
+func TestKilledBeforeSplit(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a.yaml"), []byte("steps: [{exec: 'echo ran'}]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []bool{true, false} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = r.Close(); _ = w.Close() }()
+		if gone {
+			_ = w.Close()
+		}
+		c := pipeCommand(t, "run", "a.yaml")
+		c.Dir, c.Env, c.ExtraFiles = dir, append(os.Environ(), "PIPE_GUARD=3:4:1", "PIPE_STATE_DIR="+dir+"/state"), []*os.File{r}
+		out, _ := c.CombinedOutput()
+		if code := c.ProcessState.ExitCode(); gone && (code != 137 || len(out) > 0) || !gone && (code != 0 || string(out) != "ran\n") {
+			t.Errorf("the first process is gone: %t: exit code %d, %q", gone, code, out)
+		}
+	}
+}

@@ -37,6 +37,17 @@ type Guard struct {
 	job       int            // the process group of the first process; 0: there is none
 }
 
+// hungUp reports whether a descriptor is a pipe that nobody writes to any more.
+func hungUp(fd int) bool {
+	var st unix.Stat_t
+	if fd <= 2 || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return false
+	}
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n == 1 && p[0].Revents&unix.POLLHUP != 0
+}
+
 // Enter splits the program into two processes, as the package comment describes,
 // and returns in the second one. In the first process it never returns.
 //
@@ -49,8 +60,13 @@ func Enter() (*Guard, error) {
 	if v, ok := os.LookupEnv(env); ok {
 		_ = os.Unsetenv(env)
 		var fd, tell, ppid int
-		if n, _ := fmt.Sscanf(v, "%d:%d:%d", &fd, &tell, &ppid); n == 3 && ppid == os.Getppid() {
-			return second(fd, tell)
+		if n, _ := fmt.Sscanf(v, "%d:%d:%d", &fd, &tell, &ppid); n == 3 {
+			if ppid == os.Getppid() {
+				return second(fd, tell)
+			}
+			if hungUp(fd) { // the first process was killed before this one came here
+				os.Exit(signame.ExitCode(unix.SIGKILL))
+			}
 		}
 	}
 	exe, err := os.Executable()
