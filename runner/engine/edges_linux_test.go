@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pipe-runner/pipe/runner/engine"
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 )
 
 // byValue is a writer that cannot be compared.
@@ -49,11 +50,11 @@ func TestTerminalRead(t *testing.T) {
 		typeIn(t, "\x1a")
 		got := make(chan struct{})
 		go func() { <-stopped; close(got) }()
-		await(t, "the stop of who had the terminal", got)
+		waittest.For(t, "the stop of who had the terminal", got)
 		if err := p.Signal(syscall.SIGCONT); err != nil {
 			t.Error(err)
 		}
-		until(t, "the process to own the terminal again", func() bool { return owner(t) == p.Pid() && modes(t) == mine })
+		waittest.Until(t, "the process to own the terminal again", func() bool { return owner(t) == p.Pid() && modes(t) == mine })
 	}
 	typeIn(t, "on\n")
 	if got := said.line("what was typed"); got != "on" {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pipe-runner/pipe/runner/engine"
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 )
 
 // family is a process with a lifeline and what the family says. The lifeline is a
@@ -83,7 +84,7 @@ func TestSignalJobControl(t *testing.T) {
 		if err := p.Signal(x.sig); err != nil {
 			t.Error(err)
 		}
-		until(t, fmt.Sprintf("the state %q after %v", x.want, x.sig), func() bool { return strings.Trim(state(), "\x00Z") == x.want })
+		waittest.Until(t, fmt.Sprintf("the state %q after %v", x.want, x.sig), func() bool { return strings.Trim(state(), "\x00Z") == x.want })
 	}
 	p.status()
 }
@@ -175,7 +176,7 @@ func TestEnd(t *testing.T) {
 					t.Errorf("left: %q, want %q", left, pids)
 				}
 			}
-			if took < tt.least || took > patience {
+			if took < tt.least || took > waittest.Patience {
 				t.Errorf("it took %v", took)
 			}
 			p.lifeline.end("the end of what was left")
@@ -276,7 +277,7 @@ func TestReleaseSlowReader(t *testing.T) {
 		c := sh(fmt.Sprintf("head -c %d /dev/zero", size))
 		c.Stdout = g
 		p := start(t, engine.Local{}, c)
-		await(t, "the first write", g.blocked)
+		waittest.For(t, "the first write", g.blocked)
 		if force {
 			_ = p.Signal(syscall.SIGKILL)
 		} else {

@@ -23,10 +23,10 @@ import (
 
 	"github.com/pipe-runner/pipe/runner/engine"
 	"github.com/pipe-runner/pipe/runner/internal/procfs"
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 )
 
 const (
-	patience   = 20 * time.Second // the longest wait for an event that is to come
 	agentEnv   = "ENGINE_TEST_AGENT"
 	sessionEnv = "ENGINE_TEST_SESSION"
 	masterFD   = 3 // of the tests on a terminal
@@ -133,7 +133,7 @@ func start(t testing.TB, e engine.Engine, c *engine.Cmd) *running {
 // status waits for the end of the process.
 func (r *running) status() engine.Status {
 	r.t.Helper()
-	await(r.t, fmt.Sprintf("the end of %v", r.Process), r.ended)
+	waittest.For(r.t, fmt.Sprintf("the end of %v", r.Process), r.ended)
 	if r.over != nil {
 		r.over()
 		r.over = nil
@@ -144,26 +144,7 @@ func (r *running) status() engine.Status {
 // closed waits until all output has been delivered.
 func (r *running) closed() {
 	r.t.Helper()
-	await(r.t, fmt.Sprintf("the end of the streams of %v", r.Process), r.Closed())
-}
-
-func await(t testing.TB, what string, c <-chan struct{}) {
-	t.Helper()
-	select {
-	case <-c:
-	case <-time.After(patience):
-		t.Fatalf("waited in vain for %s", what)
-	}
-}
-
-// until waits for what has no event.
-func until(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
+	waittest.For(r.t, fmt.Sprintf("the end of the streams of %v", r.Process), r.Closed())
 }
 
 // reader is this program's end of a pipe.
@@ -187,7 +168,7 @@ func newPipe(t testing.TB) (*reader, *os.File) {
 // line waits for a line.
 func (r *reader) line(what string) string {
 	r.t.Helper()
-	_ = r.f.SetReadDeadline(time.Now().Add(patience))
+	_ = r.f.SetReadDeadline(time.Now().Add(waittest.Patience))
 	s, err := r.b.ReadString('\n')
 	if err != nil {
 		r.t.Fatalf("waited in vain for %s: %q, %v", what, s, err)
@@ -209,7 +190,7 @@ func (r *reader) pid(what string) int {
 // end waits until nobody holds the other end any more.
 func (r *reader) end(what string) string {
 	r.t.Helper()
-	_ = r.f.SetReadDeadline(time.Now().Add(patience))
+	_ = r.f.SetReadDeadline(time.Now().Add(waittest.Patience))
 	b, err := io.ReadAll(r.b)
 	if err != nil {
 		r.t.Fatalf("waited in vain for %s: %q, %v", what, b, err)
@@ -307,7 +288,7 @@ func leaks(t testing.TB) func(what string) {
 	children := procfs.Children(os.Getpid())
 	return func(what string) {
 		t.Helper()
-		until(t, what+": the end of its goroutines", func() bool { return runtime.NumGoroutine() <= routines })
+		waittest.Until(t, what+": the end of its goroutines", func() bool { return runtime.NumGoroutine() <= routines })
 		if now := descriptors(t, os.Getpid()); len(now) > len(files) {
 			t.Errorf("%s: descriptors %v are left, there were %v", what, now, files)
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/pipe-runner/pipe/pipeline"
 	"github.com/pipe-runner/pipe/runner"
 	"github.com/pipe-runner/pipe/runner/engine"
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 )
 
 // message is what goes over the connection. After Start the agent answers
@@ -267,14 +268,14 @@ func runRemote(t *testing.T, yaml string, cause error) (res *runner.Result, out 
 		res, err = r.Run(ctx, p)
 	}()
 	if cause != nil {
-		until(t, "the steps to be ready", func() bool { n, _ := f.Read(make([]byte, 1)); return n == 1 })
+		waittest.Until(t, "the steps to be ready", func() bool { n, _ := f.Read(make([]byte, 1)); return n == 1 })
 		cancel(cause)
 	}
-	await(t, "the end of the run", done)
+	waittest.For(t, "the end of the run", done)
 	if res != nil {
 		t.Cleanup(res.Close)
 	}
-	until(t, "the end of all processes", func() bool { n, err := f.Read(make([]byte, 10)); return n == 0 && err == io.EOF })
+	waittest.Until(t, "the end of all processes", func() bool { n, err := f.Read(make([]byte, 10)); return n == 0 && err == io.EOF })
 	return res, printed.String(), err
 }
 

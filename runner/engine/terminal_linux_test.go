@@ -11,6 +11,7 @@ import (
 
 	"github.com/pipe-runner/pipe/runner/engine"
 	"github.com/pipe-runner/pipe/runner/internal/tty"
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 )
 
 // onTerminal starts shell text that owns the terminal and waits until it says
@@ -117,14 +118,14 @@ func TestTerminalStop(t *testing.T) {
 		typeIn(t, "\x1a")
 		got := make(chan struct{})
 		go func() { <-stopped; close(got) }()
-		await(t, "the stop of who had the terminal", got)
+		waittest.For(t, "the stop of who had the terminal", got)
 		if got := owner(t); got != syscall.Getpgrp() || modes(t) != before {
 			t.Errorf("while it is stopped, the terminal belongs to %d, with modes %+v", got, modes(t))
 		}
 		if err := p.Signal(syscall.SIGCONT); err != nil {
 			t.Error(err)
 		}
-		until(t, "the process to own the terminal again", func() bool { return owner(t) == p.Pid() && modes(t) == mine })
+		waittest.Until(t, "the process to own the terminal again", func() bool { return owner(t) == p.Pid() && modes(t) == mine })
 	}
 	typeIn(t, "on\n")
 	letRead(t, p)
@@ -155,7 +156,7 @@ func TestTerminalTaken(t *testing.T) {
 	p, said := onTerminal(t, "mkfifo f; echo up; read go <f; read x; echo $x")
 	tty.Give(terminal.tty, syscall.Getpgrp(), nil)
 	letRead(t, p)
-	until(t, "the process to own the terminal", func() bool { return owner(t) == p.Pid() })
+	waittest.Until(t, "the process to own the terminal", func() bool { return owner(t) == p.Pid() })
 	typeIn(t, "got it\n")
 	if got := said.line("what was typed"); got != "got it" {
 		t.Errorf("it read %q", got)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pipe-runner/pipe/runner/internal/osfile"
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 )
 
 // from begins the copying from a child to w, and returns the child's end, which
@@ -72,14 +73,14 @@ func TestCopies(t *testing.T) {
 		t.Error("done with a stream open")
 	}
 	osfile.Close(stderr)
-	await(t, "the end of the copying", c.Done())
+	waittest.For(t, "the end of the copying", c.Done())
 	if out.String() != check || errs.String() != "bad" {
 		t.Errorf("%d bytes of %d, and %q", out.Len(), len(check), &errs)
 	}
 
 	var none osfile.Copies
 	none.Begin()
-	await(t, "the end of no copying", none.Done())
+	waittest.For(t, "the end of no copying", none.Done())
 }
 
 // TestCopiesTo: a child that reads nothing, or a reader that hangs, is not waited
@@ -93,8 +94,8 @@ func TestCopiesTo(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Begin()
-	await(t, "the end of the copying", c.Done())
-	await(t, "the read", g.asked)
+	waittest.For(t, "the end of the copying", c.Done())
+	waittest.For(t, "the read", g.asked)
 	_ = stdin.Close()
 	close(g.open)
 
@@ -107,7 +108,7 @@ func TestCopiesTo(t *testing.T) {
 		t.Error(err)
 	}
 	_ = stdin.Close()
-	until(t, "the pipe to be closed", func() bool { return more.Ends()[0].SetDeadline(time.Time{}) != nil })
+	waittest.Until(t, "the pipe to be closed", func() bool { return more.Ends()[0].SetDeadline(time.Time{}) != nil })
 }
 
 // TestCopiesFailingWriter: a writer that fails ends its stream alone, and whoever
@@ -121,7 +122,7 @@ func TestCopiesFailingWriter(t *testing.T) {
 	if _, err := end.WriteString("x"); err != nil {
 		t.Error(err)
 	}
-	await(t, "the end of the copying", c.Done())
+	waittest.For(t, "the end of the copying", c.Done())
 	if _, err := end.WriteString("y"); !errors.Is(err, unix.EPIPE) {
 		t.Error(err)
 	}
@@ -157,8 +158,8 @@ func TestCopiesRelease(t *testing.T) {
 				defer close(wrote)
 				_, _ = end.WriteString(want)
 			}()
-			await(t, "the first write", g.asked)
-			await(t, "the child to have written all", wrote)
+			waittest.For(t, "the first write", g.asked)
+			waittest.For(t, "the child to have written all", wrote)
 			if tt.ended {
 				_ = end.Close()
 			}
@@ -167,7 +168,7 @@ func TestCopiesRelease(t *testing.T) {
 				t.Error("done while a write blocks")
 			}
 			close(g.open)
-			await(t, "the end of the copying", c.Done())
+			waittest.For(t, "the end of the copying", c.Done())
 			if got := g.text(); (len(got) == size) != tt.whole || len(got) == 0 {
 				t.Errorf("%d bytes of %d were delivered", len(got), size)
 			}
@@ -229,7 +230,7 @@ func TestCopiesNothingLeft(t *testing.T) {
 		}
 		c.Begin()
 		c.Release(force)
-		await(t, "the end of the copying", c.Done())
+		waittest.For(t, "the end of the copying", c.Done())
 		osfile.Close(stdin, stdout)
 		check()
 	}

@@ -16,30 +16,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 )
 
 const isLinux = runtime.GOOS == "linux"
-
-const patience = 20 * time.Second // the longest wait for an event that is to come
-
-func await(t testing.TB, what string, c <-chan struct{}) {
-	t.Helper()
-	select {
-	case <-c:
-	case <-time.After(patience):
-		t.Fatalf("waited in vain for %s", what)
-	}
-}
-
-// until waits for what has no event.
-func until(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
 
 // within calls f, and waits for its return.
 func within[T any](t testing.TB, what string, f func() T) T {
@@ -49,7 +30,7 @@ func within[T any](t testing.TB, what string, f func() T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(patience):
+	case <-time.After(waittest.Patience):
 		t.Fatalf("waited in vain for %s", what)
 		panic("unreachable")
 	}
@@ -89,8 +70,8 @@ func leaks(t testing.TB) func() {
 	files, routines := len(descriptors(t)), runtime.NumGoroutine()
 	return func() {
 		t.Helper()
-		until(t, "the end of all goroutines", func() bool { return runtime.NumGoroutine() <= routines })
-		until(t, fmt.Sprintf("the number of descriptors to be %d again", files), func() bool { return len(descriptors(t)) <= files })
+		waittest.Until(t, "the end of all goroutines", func() bool { return runtime.NumGoroutine() <= routines })
+		waittest.Until(t, fmt.Sprintf("the number of descriptors to be %d again", files), func() bool { return len(descriptors(t)) <= files })
 	}
 }
 

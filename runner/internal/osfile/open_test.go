@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pipe-runner/pipe/runner/internal/osfile"
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 	"github.com/pipe-runner/pipe/safety"
 )
 
@@ -104,7 +105,7 @@ func TestOpenFIFOCancelled(t *testing.T) {
 			c := startOpen(ctx, nil, path, flag)
 			if !early {
 				if flag == os.O_RDONLY { // a writer that comes and goes shows that it waits
-					until(t, "the FIFO to have a reader", func() bool { return hasReader(path) })
+					waittest.Until(t, "the FIFO to have a reader", func() bool { return hasReader(path) })
 					r := within(t, "the reader", func() opened { return <-c })
 					if r.err != nil {
 						t.Fatal(r.err)

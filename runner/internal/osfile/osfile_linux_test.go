@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pipe-runner/pipe/runner/internal/osfile"
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 )
 
 // opensFIFO reports whether a thread of this program waits for the other end of a
@@ -43,7 +44,7 @@ func TestOpenFIFOMoved(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	c := startOpen(ctx, nil, path, os.O_RDONLY)
-	until(t, "the open to wait", func() bool { return opensFIFO(t) })
+	waittest.Until(t, "the open to wait", func() bool { return opensFIFO(t) })
 	if err := os.Rename(path, path+"-moved"); err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +53,7 @@ func TestOpenFIFOMoved(t *testing.T) {
 	if r.f != nil || !errors.Is(r.err, context.Canceled) {
 		t.Errorf("%v, %v", r.f, r.err)
 	}
-	until(t, "the FIFO to be opened for writing", func() bool { return hasReader(path + "-moved") })
+	waittest.Until(t, "the FIFO to be opened for writing", func() bool { return hasReader(path + "-moved") })
 	check()
 }
 

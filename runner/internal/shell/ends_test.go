@@ -18,6 +18,7 @@ import (
 
 	"github.com/pipe-runner/pipe/pipeline/signame"
 	"github.com/pipe-runner/pipe/runner/engine"
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 )
 
 // TestSignalEnds: a signal ends a text and its children, whatever it waits for
@@ -92,7 +93,7 @@ func TestSignalStops(t *testing.T) {
 	pid := out.line("the pid of the program")
 	state := func(want string) {
 		t.Helper()
-		until(t, "the state "+want, func() bool {
+		waittest.Until(t, "the state "+want, func() bool {
 			b, _ := os.ReadFile("/proc/" + pid + "/stat")
 			return strings.Contains(string(b), ") "+want+" ")
 		})
@@ -359,7 +360,7 @@ func TestContext(t *testing.T) {
 	}
 	cancel()
 	st := p.Wait()
-	await(t, "the end of the streams", p.Closed())
+	waittest.For(t, "the end of the streams", p.Closed())
 	if !st.OK() || out.String() != "a\nb\n" {
 		t.Errorf("%v, %q", st, &out)
 	}
@@ -395,13 +396,13 @@ func TestSlowStart(t *testing.T) {
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 			e := slow{patient, make(chan struct{}, 1), make(chan struct{})}
 			p := start(t, e, Cmd{Text: "sleep 1000; echo after >&2", Env: []string{testPath}})
-			await(t, "the start", e.begun)
+			waittest.For(t, "the start", e.begun)
 			if !p.Process.(*text).Left() {
 				t.Errorf("%v: it says that nothing is left", sig)
 			}
 			told := make(chan struct{})
 			go func() { _ = p.Signal(sig); close(told) }()
-			await(t, "the signal, which waits for no engine", told)
+			waittest.For(t, "the signal, which waits for no engine", told)
 			if patient {
 				close(e.goOn)
 			}
@@ -418,10 +419,10 @@ func TestEndOfSlowStart(t *testing.T) {
 	t.Parallel()
 	e := slow{false, make(chan struct{}, 1), make(chan struct{})}
 	p := start(t, e, Cmd{Text: "sleep 1000 &", Env: []string{testPath}})
-	await(t, "the start", e.begun)
+	waittest.For(t, "the start", e.begun)
 	ended := make(chan struct{})
 	go func() { p.Process.(*text).End(syscall.SIGTERM, time.Hour); close(ended) }()
-	await(t, "the end of what is left", ended)
+	waittest.For(t, "the end of what is left", ended)
 	p.closed()
 }
 
@@ -442,7 +443,7 @@ func TestNothingLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.Wait()
-		await(t, "the end of the streams of "+text, p.Closed())
+		waittest.For(t, "the end of the streams of "+text, p.Closed())
 		check(text)
 	}
 	for _, text := range []string{"sleep 1000", "cat <fifo", "echo x >fifo", "sleep 1000 | cat", "while :; do :; done"} {
@@ -455,7 +456,7 @@ func TestNothingLeft(t *testing.T) {
 		_ = p.Signal(syscall.SIGTERM)
 		p.Wait()
 		engine.End(p, syscall.SIGTERM, time.Hour)
-		await(t, "the end of the streams of "+text, p.Closed())
+		waittest.For(t, "the end of the streams of "+text, p.Closed())
 		_ = out.f.Close()
 		check(text)
 	}

@@ -20,10 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pipe-runner/pipe/runner/engine"
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 )
 
 const (
-	patience = 20 * time.Second // the longest wait for an event that is to come
 	testPath = "PATH=/usr/local/bin:/usr/bin:/bin"
 )
 
@@ -31,25 +31,6 @@ const (
 func TestMain(m *testing.M) {
 	_ = unix.CloseRange(3, 1<<20, unix.CLOSE_RANGE_CLOEXEC)
 	os.Exit(m.Run())
-}
-
-func await(t testing.TB, what string, c <-chan struct{}) {
-	t.Helper()
-	select {
-	case <-c:
-	case <-time.After(patience):
-		t.Fatalf("waited in vain for %s", what)
-	}
-}
-
-// until waits for what has no event.
-func until(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
 }
 
 // running is a text that is being waited for.
@@ -90,13 +71,13 @@ func start(t testing.TB, e engine.Engine, c Cmd) *running {
 
 func (r *running) status() engine.Status {
 	r.t.Helper()
-	await(r.t, "the end of the text", r.ended)
+	waittest.For(r.t, "the end of the text", r.ended)
 	return r.st
 }
 
 func (r *running) closed() {
 	r.t.Helper()
-	await(r.t, "the end of the streams of the text", r.Closed())
+	waittest.For(r.t, "the end of the streams of the text", r.Closed())
 }
 
 // outcome is what came of a text.
@@ -141,7 +122,7 @@ func newPipe(t testing.TB) (*reader, *os.File) {
 
 func (r *reader) line(what string) string {
 	r.t.Helper()
-	_ = r.f.SetReadDeadline(time.Now().Add(patience))
+	_ = r.f.SetReadDeadline(time.Now().Add(waittest.Patience))
 	s, err := r.b.ReadString('\n')
 	if err != nil {
 		r.t.Fatalf("waited in vain for %s: %q, %v", what, s, err)
@@ -152,7 +133,7 @@ func (r *reader) line(what string) string {
 // end waits until nobody holds the other end any more.
 func (r *reader) end(what string) string {
 	r.t.Helper()
-	_ = r.f.SetReadDeadline(time.Now().Add(patience))
+	_ = r.f.SetReadDeadline(time.Now().Add(waittest.Patience))
 	b, err := io.ReadAll(r.b)
 	if err != nil {
 		r.t.Fatalf("waited in vain for %s: %q, %v", what, b, err)
@@ -200,8 +181,8 @@ func leaks(t testing.TB) func(what string) {
 	files, routines := count(), runtime.NumGoroutine()
 	return func(what string) {
 		t.Helper()
-		until(t, fmt.Sprintf("%s: the end of all goroutines but %d", what, routines), func() bool { return runtime.NumGoroutine() <= routines })
-		until(t, fmt.Sprintf("%s: the number of descriptors to be %d again", what, files), func() bool { return count() <= files })
+		waittest.Until(t, fmt.Sprintf("%s: the end of all goroutines but %d", what, routines), func() bool { return runtime.NumGoroutine() <= routines })
+		waittest.Until(t, fmt.Sprintf("%s: the number of descriptors to be %d again", what, files), func() bool { return count() <= files })
 	}
 }
 

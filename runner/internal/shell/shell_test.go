@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pipe-runner/pipe/runner/engine"
+	"github.com/pipe-runner/pipe/runner/internal/waittest"
 	"github.com/pipe-runner/pipe/safety"
 )
 
@@ -212,7 +213,7 @@ func TestPrograms(t *testing.T) {
 	}
 	cancel() // it does not end the text
 	st := p.Wait()
-	await(t, "the end of the streams", p.Closed())
+	waittest.For(t, "the end of the streams", p.Closed())
 	if !st.OK() || out.String() != "piped\n" {
 		t.Errorf("%v, %q", st, &out)
 	}
